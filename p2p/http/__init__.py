@@ -1,0 +1,45 @@
+"""HTTP/1.1 over any trio byte stream: the one protocol that nodes speak to each other.
+
+Knows requests, responses, bounds and time-outs; must not know libp2p, CIDs or the store.
+The same server and client run over a libp2p stream, a TLS connection and loopback.
+
+- ``messages``: Request, Response, FileBody, ByteStream, and every limit with its reason
+- ``byterange``: the Range and Content-Range headers (pure)
+- ``server``: ``serve_http``: one stream, one handler, keep-alive
+- ``client``: ``HttpClient``: one request at a time over one stream, bodies uncopied
+
+h11 parses every head and every chunked body.
+A body whose length is known never passes through a parser: it is counted, not copied.
+"""
+
+from p2p.http.byterange import (
+    content_range,
+    parse_content_range,
+    parse_range,
+)
+from p2p.http.client import ClientResponse, HttpClient
+from p2p.http.messages import (
+    ByteStream,
+    FileBody,
+    Handler,
+    HttpLimits,
+    Request,
+    Response,
+)
+from p2p.http.server import error_response, serve_http
+
+__all__ = [
+    "ByteStream",
+    "ClientResponse",
+    "FileBody",
+    "Handler",
+    "HttpClient",
+    "HttpLimits",
+    "Request",
+    "Response",
+    "content_range",
+    "error_response",
+    "parse_content_range",
+    "parse_range",
+    "serve_http",
+]

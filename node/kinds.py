@@ -1,0 +1,128 @@
+"""The kinds of values that a configuration key can have: how each is read, parsed and written.
+
+Pure text work: knows no key, no file and no environment.
+A kind refuses what it doesn't understand; it never guesses and never rounds a value into range.
+"""
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+_SIZE = re.compile(r"(\d{1,16}(?:\.\d{1,6})?)\s*([kmgtp]?)(i?)b?", re.IGNORECASE)
+_POWERS = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4, "p": 5}
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """A kind of value: its name, what it expects in words, and how it is read and written.
+
+    ``read`` takes what a TOML file may hold and ``parse`` the words of a flag or of the
+    environment; both raise ValueError. ``write`` gives what ``config set`` puts into the file.
+    """
+
+    name: str
+    expects: str
+    read: Callable[[object], Any]
+    parse: Callable[[str], Any]
+    write: Callable[[str], object]
+    many: bool = False
+
+
+def one_of(*choices: str) -> Kind:
+    """Make the kind whose values are exactly these words."""
+
+    def read(value: object) -> str:
+        if value not in choices:
+            raise ValueError
+        return str(value)
+
+    return Kind("choice", f"one of {', '.join(choices)}", read, read, str)
+
+
+def _read_port(value: object) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= 65535:
+        raise ValueError
+    return value
+
+
+def _parse_port(text: str) -> int:
+    if not text.isascii() or not text.isdecimal():
+        raise ValueError
+    return _read_port(int(text[:6]))
+
+
+def _read_flag(value: object) -> bool:
+    if not isinstance(value, bool):
+        raise ValueError
+    return value
+
+
+def _parse_flag(text: str) -> bool:
+    if text.lower() in ("1", "true", "yes", "on"):
+        return True
+    if text.lower() in ("0", "false", "no", "off", ""):
+        return False
+    raise ValueError
+
+
+def _read_size(value: object) -> int:
+    if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
+        return value
+    if not isinstance(value, str) or not (match := _SIZE.fullmatch(value.strip())):
+        raise ValueError
+    number, unit, binary = match.groups()
+    step = 1024 if binary else 1000
+    return int(float(number) * step ** _POWERS[unit.lower()]) if unit else int(float(number))
+
+
+def _read_limit(value: object) -> int | None:
+    return None if value == "none" else _read_size(value)
+
+
+def _read_folder(value: object) -> Path:
+    if not isinstance(value, str) or "\0" in value:
+        raise ValueError
+    folder = Path(value).expanduser()
+    if not folder.is_absolute():
+        raise ValueError
+    return folder
+
+
+def _read_word(value: object) -> str:
+    if not isinstance(value, str) or not value or not value.isprintable():
+        raise ValueError
+    return value
+
+
+def _list_of(name: str, expects: str, read_one: Callable[[object], str]) -> Kind:
+    def read(value: object) -> tuple[str, ...]:
+        if not isinstance(value, list | tuple):
+            raise ValueError
+        return tuple(read_one(item) for item in value)
+
+    def words(text: str) -> list[str]:
+        return text.replace(",", " ").split()
+
+    return Kind(name, expects, read, lambda text: read(words(text)), words, many=True)
+
+
+def _read_multiaddr(value: object) -> str:
+    if not isinstance(value, str) or not re.fullmatch(r"(/[\x21-\x2e\x30-\x7e]+)+", value):
+        raise ValueError
+    return value
+
+
+PORT = Kind("port", "a whole number from 0 to 65535", _read_port, _parse_port, _parse_port)
+FLAG = Kind("true or false", "true or false", _read_flag, _parse_flag, _parse_flag)
+SIZE = Kind("size", "a size such as 500MB or 20GiB", _read_size, _read_size, str)
+LIMIT = Kind(
+    "size or none", "a size such as 500MB or 20GiB, or none", _read_limit, _read_limit, str
+)
+FOLDER = Kind("folder", "an absolute folder, or one under ~", _read_folder, _read_folder, str)
+WORD = Kind("word", "a short printable text", _read_word, _read_word, str)
+HOSTS = _list_of("addresses", "IP addresses such as 0.0.0.0", _read_word)
+MULTIADDRS = _list_of(
+    "multiaddrs", "multiaddrs such as /ip4/192.0.2.1/tcp/9770/p2p/12D3KooW...", _read_multiaddr
+)

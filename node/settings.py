@@ -1,0 +1,147 @@
+"""The one table of configuration keys: kind, default and help of each stand here and nowhere else.
+
+The section classes are what the code reads (``config.p2p.port``); their fields are the table's
+rows, and the reference page, ``allod config list`` and the error messages are read off them.
+A new key is one new field. Pure: knows no file and no environment.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from node.kinds import FLAG, FOLDER, HOSTS, LIMIT, MULTIADDRS, PORT, SIZE, WORD, Kind, one_of
+from p2p.errors import ConfigError
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """One row of the table: everything that is known about a key."""
+
+    key: str
+    kind: Kind
+    default: Any
+    help: str
+    default_text: str
+    variables: tuple[str, ...]  # of the environment, the first one wins
+
+
+def _key(
+    kind: Kind, default: Any, help: str, *, shown: str | None = None, variable: str | None = None
+) -> Any:
+    """Declare a key: ``shown`` is the default as written, ``variable`` a short name for it."""
+    about = {"kind": kind, "help": help, "shown": shown, "variable": variable}
+    return field(default=default, metadata=about)
+
+
+@dataclass(frozen=True, slots=True)
+class StoreSettings:
+    """The store: where it lies and how much it may take."""
+
+    folder: Path = _key(  # noqa: RUF009 - declares a field, makes no default
+        FOLDER, None, "where models and datasets are kept", shown="the data folder's `store`"
+    )
+    quota: int | None = _key(
+        LIMIT, 200 << 30, "the most that the store may take; none lifts it", shown="200GiB"
+    )
+    reserve: int = _key(
+        SIZE, 1 << 30, "room that the store always leaves free on its disk", shown="1GiB"
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class PeerSettings:
+    """The peer-to-peer side."""
+
+    port: int = _key(PORT, 9770, "TCP port for peers; 0 picks a free one")
+    listen: tuple[str, ...] = _key(
+        HOSTS, ("0.0.0.0",), "IP addresses of this machine that peers may reach", shown="0.0.0.0"
+    )
+    bootstrap: tuple[str, ...] = _key(
+        MULTIADDRS, (), "nodes through which the network is entered", shown="empty"
+    )
+    peers: tuple[str, ...] = _key(
+        MULTIADDRS, (), "nodes to connect to at every start", shown="empty"
+    )
+    dht: str = _key(
+        one_of("server", "client"), "server", "server answers the DHT's questions, client only asks"
+    )
+    mdns: bool = _key(FLAG, True, "look for nodes on the local network and be seen by them")
+    offline: bool = _key(FLAG, False, "touch no network at all", variable="ALLOD_OFFLINE")
+
+
+@dataclass(frozen=True, slots=True)
+class HttpSettings:
+    """The HTTP door on loopback."""
+
+    port: int = _key(PORT, 9771, "HTTP port on loopback; 0 picks a free one")
+
+
+@dataclass(frozen=True, slots=True)
+class PublishSettings:
+    """What ``allod publish`` assumes."""
+
+    key: str = _key(WORD, "default", "the publisher key that signs when none is named")
+
+
+@dataclass(frozen=True, slots=True)
+class LogSettings:
+    """What the node writes down."""
+
+    level: str = _key(
+        one_of("debug", "info", "warning", "error"),
+        "info",
+        "how much the node logs",
+        variable="ALLOD_LOG",
+    )
+
+
+SECTIONS: Mapping[str, type] = {
+    "store": StoreSettings,
+    "p2p": PeerSettings,
+    "http": HttpSettings,
+    "publish": PublishSettings,
+    "log": LogSettings,
+}
+
+
+def settings() -> Iterator[Setting]:
+    """Yield the whole table, in the order of the reference page."""
+    for section, cls in SECTIONS.items():
+        for one in fields(cls):
+            about, key = one.metadata, f"{section}.{one.name}"
+            long = "ALLOD_" + key.replace(".", "_").upper()
+            short = about["variable"]
+            yield Setting(
+                key=key,
+                kind=about["kind"],
+                default=one.default,
+                help=about["help"],
+                default_text=about["shown"] or show_value(one.default),
+                variables=(short, long) if short else (long,),
+            )
+
+
+def find_setting(key: str) -> Setting:
+    """Return the row of ``key``; ConfigError with the nearest name if there is none."""
+    table = {setting.key: setting for setting in settings()}
+    if key in table:
+        return table[key]
+    import difflib
+
+    close = difflib.get_close_matches(key, table, n=1)
+    raise ConfigError(
+        f"There is no configuration key {key[:80]!r}.",
+        next=f"Did you mean {close[0]}?" if close else "`allod config list` shows every key.",
+    )
+
+
+def show_value(value: object) -> str:
+    """Write a value the way ``config set`` would take it."""
+    if value is None:
+        return "none"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, tuple):
+        return " ".join(str(item) for item in value)
+    return str(value)

@@ -1,0 +1,324 @@
+"""What the command line and the daemon say to each other: requests, events, results, failures.
+
+A request is one JSON object, the params of one operation.
+The answer is a stream of lines (NDJSON), each an object with one key that says what it is:
+``progress`` and ``note`` while the work goes on, then exactly one ``result`` or ``error``.
+The same events are what a command with ``--json`` prints on stderr.
+
+Pure: knows no socket, clock or file. Both sides are the same person's, but a wrong program may
+listen on the port, so everything that is decoded is bounded and checked first.
+Fields that a reader doesn't know are ignored, so a newer node and an older command get along.
+"""
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import MISSING, dataclass, field, fields
+from typing import Any, TypeVar, get_args, get_origin
+
+from p2p.errors import AllodError, PeerFault, PeerRefused, UsageError
+
+MAX_REQUEST = 1 << 20  # bytes of one request: thousands of patterns fit, a wrong upload doesn't
+MAX_LINE = 256 << 20  # bytes of one answer line: `publish` lists a million files in about 150 MB
+MAX_ITEMS = 10_000  # values of one list in a request
+MAX_WORD = 65_536  # characters of one text in a request: a description, a path
+
+P = TypeVar("P")
+
+
+# -- events
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far one phase of the work is; ``unit`` says what done and total count."""
+
+    phase: str  # "read", "hash", "fetch", "verify", ...
+    done: int = 0
+    total: int | None = None  # None while nobody knows
+    rate: float = 0.0  # units a second; 0 lets the reader's end work it out
+    sources: int = 0  # how many sources deliver right now
+    unit: str = "B"
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """Something that a person wants to know while the work goes on, in one sentence."""
+
+    text: str
+    level: str = "info"  # or "warning"
+
+
+Event = Progress | Note
+Report = Callable[[Event], None]  # may be called from any thread, never blocks
+
+
+# -- ends
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """The work is done; ``value`` is what ``--json`` prints."""
+
+    value: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """The work failed: the stable word, the sentence, what to do next, the exit code."""
+
+    code: str
+    message: str
+    next: str = ""
+    exit_code: int = 1
+    peer: str = ""  # the peer whose fault it was, if one's
+
+    @classmethod
+    def of(cls, exc: AllodError) -> "Failure":
+        """Put an error of our own into words."""
+        peer = exc.peer if isinstance(exc, PeerFault) else ""
+        return cls(exc.code, exc.message, exc.next, exc.exit_code, peer)
+
+    @classmethod
+    def of_any(cls, exc: BaseException) -> "Failure":
+        """Put any error into words, those in a nursery's group too; ours unless one is a bug."""
+        leaves = list(_leaves(exc))
+        for leaf in leaves:
+            if not isinstance(leaf, AllodError):
+                return cls(
+                    "OTHER",
+                    f"Something went wrong that should not: {type(leaf).__name__}: {leaf!s:.300}",
+                    "Run it again with ALLOD_LOG=debug to see where, and report it.",
+                )
+        ours = [leaf for leaf in leaves if isinstance(leaf, AllodError)]
+        return cls.of(ours[0])
+
+    def error(self) -> AllodError:
+        """Make the error again that this failure tells of; an unknown code gives the root."""
+        kind = _error_classes().get(self.code, AllodError)
+        if issubclass(kind, PeerRefused):
+            return kind(self.message, status=0, peer=self.peer, next=self.next)
+        if issubclass(kind, PeerFault):
+            return kind(self.message, peer=self.peer, next=self.next)
+        return kind(self.message, next=self.next)
+
+    def json(self) -> dict[str, Any]:
+        """Return the object that ``--json`` prints for a failure."""
+        shown = {"code": self.code, "message": self.message, "next": self.next}
+        return {"ok": False, "error": shown | ({"peer": self.peer} if self.peer else {})}
+
+
+def _leaves(exc: BaseException) -> Iterator[BaseException]:
+    if isinstance(exc, BaseExceptionGroup):
+        for inner in exc.exceptions:
+            yield from _leaves(inner)
+    else:
+        yield exc
+
+
+def _error_classes() -> dict[str, type[AllodError]]:
+    found: dict[str, type[AllodError]] = {}
+    waiting: list[type[AllodError]] = [AllodError]
+    while waiting:
+        kind = waiting.pop()
+        found[kind.code] = kind
+        waiting.extend(kind.__subclasses__())
+    return found
+
+
+Message = Progress | Note | Result | Failure
+_NAMES: dict[str, type[Progress] | type[Note] | type[Failure]] = {
+    "progress": Progress,
+    "note": Note,
+    "error": Failure,
+}
+
+
+def encode(message: Message) -> bytes:
+    """Write one message as one line of NDJSON."""
+    if isinstance(message, Result):
+        shown: dict[str, Any] = {"result": message.value}
+    else:
+        name = next(name for name, cls in _NAMES.items() if isinstance(message, cls))
+        shown = {name: to_json(message)}
+    return json.dumps(shown, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
+
+
+def decode(line: bytes) -> Message | None:
+    """Read one line; None for a blank one (a heartbeat) or a message that is not known here.
+
+    UsageError if it is too long, no JSON object, or a known message with fields of a wrong kind.
+    """
+    if len(line) > MAX_LINE:
+        raise UsageError(f"An answer line has at most {MAX_LINE} bytes, but more came.")
+    if not line.strip():
+        return None
+    value = _object(line, "An answer line")
+    if "result" in value:
+        result = value["result"]
+        if not isinstance(result, dict):
+            raise UsageError(f"A result is a JSON object, but {type(result).__name__} came.")
+        return Result(result)
+    for name, cls in _NAMES.items():
+        if name in value:
+            return from_json(cls, value[name])
+    return None
+
+
+def decode_request(cls: type[P], body: bytes) -> P:
+    """Read the params of an operation from a request's body; UsageError says what is wrong."""
+    if len(body) > MAX_REQUEST:
+        raise UsageError(f"A request has at most {MAX_REQUEST} bytes, but more came.")
+    return from_json(cls, _object(body or b"{}", "A request"))
+
+
+def _object(text: bytes, what: str) -> dict[str, Any]:
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError) as exc:
+        raise UsageError(f"{what} is one JSON object, but that is no JSON: {exc}.") from exc
+    if not isinstance(value, dict):
+        raise UsageError(f"{what} is one JSON object, but {type(value).__name__} came.")
+    return value
+
+
+def to_json(message: object) -> dict[str, Any]:
+    """Return a dataclass's fields as a JSON object."""
+    values = {one.name: getattr(message, one.name) for one in fields(message)}  # type: ignore[arg-type]
+    return {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()}
+
+
+def from_json(cls: type[P], value: object) -> P:
+    """Build a dataclass of texts, numbers, flags and lists of texts from a JSON object.
+
+    Unknown fields are ignored; UsageError names the field that is missing or of a wrong kind.
+    """
+    if not isinstance(value, Mapping):
+        raise UsageError(f"{cls.__name__} expects a JSON object, but {value!r:.60} came.")
+    found: dict[str, Any] = {}
+    for one in fields(cls):  # type: ignore[arg-type]
+        if one.name in value:
+            found[one.name] = _checked(f"{cls.__name__}.{one.name}", one.type, value[one.name])
+        elif one.default is MISSING and one.default_factory is MISSING:
+            raise UsageError(f"{cls.__name__} expects a field {one.name!r}, but none came.")
+    return cls(**found)
+
+
+def _checked(name: str, kind: Any, value: Any) -> Any:
+    wrong = UsageError(f"{name} expects {_words(kind)}, but {value!r:.60} came.")
+    if get_origin(kind) is tuple:  # tuple[str, ...] is the only list that there is
+        if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+            raise wrong
+        if len(value) > MAX_ITEMS or any(len(item) > MAX_WORD for item in value):
+            raise UsageError(f"{name} holds at most {MAX_ITEMS} texts, but more came.")
+        return tuple(value)
+    kinds = get_args(kind) or (kind,)
+    if value is None and type(None) in kinds:
+        return None
+    if isinstance(value, bool) and bool not in kinds:
+        raise wrong
+    if float in kinds and isinstance(value, int) and abs(value) < 1 << 53:
+        return float(value)
+    if not isinstance(value, kinds):
+        raise wrong
+    if isinstance(value, str) and len(value) > MAX_WORD:
+        raise UsageError(f"{name} has at most {MAX_WORD} characters, but {len(value)} came.")
+    return value
+
+
+def _words(kind: Any) -> str:
+    if get_origin(kind) is tuple:
+        return "a list of texts"
+    names = {str: "a text", int: "a whole number", float: "a number", bool: "true or false"}
+    return " or ".join(names.get(one, "null") for one in get_args(kind) or (kind,))
+
+
+# -- the params of the operations
+
+
+@dataclass(frozen=True, slots=True)
+class NoParams:
+    """An operation that needs to be told nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class PublishParams:
+    """What ``publish`` is told; an empty text means: work it out, or leave it out."""
+
+    folder: str  # absolute: a folder, or a single file
+    name: str  # the release's name
+    kind: str = ""  # "model", "dataset"; empty: told from the content
+    version: str = ""
+    license: str = ""  # SPDX expression; empty: from the model card
+    base: tuple[str, ...] = ()  # references or hf:// URIs of base models
+    data: tuple[str, ...] = ()  # references or hf:// URIs of datasets it was trained on
+    consent_basis: str = ""  # why these data may be used
+    personal_data: str = ""  # "none", or what there is
+    allowed_uses: tuple[str, ...] = ()
+    redistribution: bool | None = None  # None: the publisher says nothing
+    contact: str = ""
+    profile: str = ""  # empty: tensor-1m
+    description: str = ""
+    key: str = ""  # the publisher key's name; empty: the configuration's
+    web_seeds: tuple[str, ...] = ()  # https URLs that hold the same files
+    no_sha256: bool = False
+    offline: bool = False  # record it here, announce nothing
+
+
+@dataclass(frozen=True, slots=True)
+class FetchParams:
+    """What ``fetch`` is told."""
+
+    ref: str
+    peers: tuple[str, ...] = ()  # multiaddrs to ask first
+    include: tuple[str, ...] = ()  # patterns of paths; none means all
+    exclude: tuple[str, ...] = ()
+    tensors: tuple[str, ...] = ()  # patterns of tensor names
+    local_dir: str = ""  # absolute folder to put the files into, too
+    dry_run: bool = False
+    yes: bool = False  # answers trust on first use with yes
+    offline: bool = False  # only what this store holds
+    revision: str = ""  # a version, or a manifest CID
+    pin: bool = True  # what was asked for by name stays until it is unpinned
+
+
+@dataclass(frozen=True, slots=True)
+class RefParams:
+    """An operation on one release of this store."""
+
+    ref: str
+
+
+@dataclass(frozen=True, slots=True)
+class VerifyParams:
+    """What ``verify`` is told; an empty ref means the whole store."""
+
+    ref: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class GcParams:
+    """What ``gc`` is told."""
+
+    dry_run: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class KeyParams:
+    """The name of a publisher key."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class ConfigKeyParams:
+    """The name of a configuration key."""
+
+    key: str
+
+
+@dataclass(frozen=True, slots=True)
+class ConfigSetParams:
+    """A configuration key and the words of its new value."""
+
+    key: str
+    values: tuple[str, ...] = field(default=())

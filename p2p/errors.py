@@ -166,3 +166,27 @@ class StoreBusy(StoreError):
     """Another process holds the store's lock."""
 
     code = "STORE_BUSY"
+
+
+def culprit(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """Return the one error of a group that a person should hear of.
+
+    Several tasks can fail for one reason; what is no error of ours (a bug) is heard first, then
+    the caller's and the store's faults, the network's last.
+    """
+    found: list[BaseException] = []
+    waiting: list[BaseException] = [group]
+    while waiting:
+        exc = waiting.pop()
+        if isinstance(exc, BaseExceptionGroup):
+            waiting.extend(exc.exceptions)
+        else:
+            found.append(exc)
+    return min(
+        found,
+        key=lambda exc: (
+            isinstance(exc, AllodError),
+            isinstance(exc, NetworkError),
+            isinstance(exc, PeerFault),
+        ),
+    )

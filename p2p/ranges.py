@@ -61,20 +61,26 @@ class RangeSet:
     def subtract(self, other: "RangeSet") -> "RangeSet":
         """Return a new set: what is here and not in ``other``."""
         result = self.copy()
-        for start, stop in other:
+        for start, stop in self.intersect(other):
             result.remove(start, stop)
         return result
 
     def intersect(self, other: "RangeSet") -> "RangeSet":
-        """Return a new set: what is here and in ``other`` too."""
-        return self.subtract(self.subtract(other))
+        """Return a new set: what is here and in ``other`` too.
+
+        Only the ranges of ``other`` that lie near one of ours are looked at, so a small set is
+        cheap to intersect with a large one.
+        """
+        result = RangeSet()
+        for start, stop in self:
+            while start < stop and (theirs := other.first(start)) is not None:
+                result.add(max(start, theirs[0]), min(stop, theirs[1]))
+                start = theirs[1]
+        return result
 
     def missing(self, start: int, stop: int) -> "RangeSet":
         """Return a new set: the integers of ``start <= i < stop`` that are not here."""
-        result = RangeSet([(start, stop)])
-        for mine in self:
-            result.remove(*mine)
-        return result
+        return RangeSet([(start, stop)]).subtract(self)
 
     def covers(self, start: int, stop: int) -> bool:
         """Say whether every integer of ``start <= i < stop`` is here; true for an empty range."""
@@ -82,6 +88,13 @@ class RangeSet:
             return True
         place = bisect_right(self._starts, start) - 1
         return place >= 0 and self._stops[place] >= stop
+
+    def first(self, start: int) -> tuple[int, int] | None:
+        """Return the first range that reaches past ``start``, without what lies before it."""
+        place = bisect_right(self._stops, start)
+        if place == len(self._stops):
+            return None
+        return max(start, self._starts[place]), self._stops[place]
 
     def copy(self) -> "RangeSet":
         """Return an independent copy."""

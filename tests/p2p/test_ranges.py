@@ -64,6 +64,21 @@ def test_missing_and_covers_agree_with_a_set(
     assert (span[0] in ranges) == (span[0] in plain)
 
 
+@given(edits, st.integers(-1, 41))
+def test_first_is_the_nearest_range(steps: list[tuple[bool, tuple[int, int]]], start: int) -> None:
+    """The first range from a place on begins at the nearest integer and ends where it ends."""
+    ranges, plain = build(steps)
+    later = sorted(i for i in plain if i >= start)
+    found = ranges.first(start)
+    if not later:
+        assert found is None
+    else:
+        assert found is not None
+        assert found[0] == later[0]
+        assert set(range(*found)) <= plain
+        assert found[1] not in plain
+
+
 def test_a_range_set_compares_only_with_its_kind() -> None:
     """Comparing with something else is not equality, and the repr can be read."""
     ranges = RangeSet([(0, 2), (5, 6)])

@@ -33,9 +33,6 @@ from p2p.errors import UsageError
 KEY_SIZE: Final = 32
 SIGNATURE_SIZE: Final = 64
 
-MAX_PEER_ID: Final = 64
-"""Characters of a PeerId: 52 for an Ed25519 key, 46 or 53 for the other kinds there are."""
-
 _ALPHABET: Final = "123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz"
 _ED25519_PUB: Final = b"\xed\x01"  # the multicodec's varint
 _PEER_ID: Final = bytes.fromhex("002408011220")  # identity multihash of 36 bytes; type 1; 32 bytes
@@ -164,19 +161,6 @@ def publisher_key(id: str) -> PublicKey:
     if not raw.startswith(_ED25519_PUB) or len(raw) != len(_ED25519_PUB) + KEY_SIZE:
         raise UsageError(f"{id!r} is not the id of an Ed25519 key.", next=_CHECK_THE_TEXT)
     return PublicKey(raw.removeprefix(_ED25519_PUB))
-
-
-def check_peer_id(text: str) -> None:
-    """Refuse, with ``UsageError``, a text that no libp2p PeerId can be: of any kind of key."""
-    if 0 < len(text) <= MAX_PEER_ID and not set(text) - set(_ALPHABET):
-        raw = _unbase58(text)
-        # An identity multihash (code 0) of the key itself, or the sha2-256 (code 18) of it.
-        if len(raw) > 2 and raw[0] in (0x00, 0x12) and raw[1] == len(raw) - 2:
-            return
-    raise UsageError(
-        f"A PeerId begins with 12D3KooW, 16Uiu2 or Qm, this is {text[:MAX_PEER_ID]!r}.",
-        next=_CHECK_THE_TEXT,
-    )
 
 
 def _base58(raw: bytes) -> str:

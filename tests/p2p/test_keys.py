@@ -12,7 +12,6 @@ from p2p.errors import UsageError
 from p2p.keys import (
     PublicKey,
     SecretKey,
-    check_peer_id,
     publisher_id,
     publisher_key,
 )
@@ -130,28 +129,6 @@ def test_peer_id_is_libp2ps(seed: bytes) -> None:
     """The PeerId of a key is the one that libp2p gives it."""
     key = SecretKey.from_seed(seed)
     assert key.public.peer_id == ID.from_pubkey(create_new_key_pair(seed).public_key).to_base58()
-    check_peer_id(key.public.peer_id)
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "QmYyQSo1c1Ym7orWxLYvCrM2EmxFTANf8wXmmE7DWjhx5N",  # an RSA key's, from libp2p's peer-ids
-        "12D3KooWD3eckifWpRn9wQpMG9R9hX3sD158z7EqHWmweQAJU5SA",
-    ],
-)
-def test_knows_peer_ids(text: str) -> None:
-    """PeerIds of other kinds of key, as libp2p's specification shows them, pass."""
-    check_peer_id(text)
-
-
-@pytest.mark.parametrize(
-    "text", ["", "1", "11", "alice", "12D3KooW0", "Qm", "z6Mk", "1" * 65, "12D3KooWDpJ7As7BWAw"]
-)
-def test_refuses_what_is_no_peer_id(text: str) -> None:
-    """A text that no key can have as its PeerId says so."""
-    with pytest.raises(UsageError, match="PeerId"):
-        check_peer_id(text)
 
 
 def test_did_of_the_method_specification() -> None:

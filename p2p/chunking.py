@@ -21,10 +21,13 @@ from itertools import pairwise
 from typing import Final
 
 from p2p.cid import Hash
-from p2p.tensors import ReadAt, sniff
+from p2p.tensors import MAX_TENSORS, ReadAt, sniff
 
 LEAF_SIZE: Final = 1 << 20
 """Most bytes of a leaf: the unit of verification, of resuming and of waste when a peer lies."""
+
+
+__all__ = ["LEAF_SIZE", "MAX_TENSORS", "LeafSizes", "Profile", "leaf_sizes", "max_leaves"]
 
 
 class Profile(StrEnum):
@@ -82,3 +85,12 @@ def leaf_sizes(profile: Profile, name: str, read_at: ReadAt, size: int) -> LeafS
             cuts = [0, file.header_size, *(tensor.start for tensor in file.tensors), size]
             return LeafSizes(stop - start for start, stop in pairwise(cuts))
     return LeafSizes([size])
+
+
+def max_leaves(size: int) -> int:
+    """Say how many leaves a file of ``size`` bytes has at most, under any profile.
+
+    The header and every tensor may end in a leaf that is not full; more leaves than that are not
+    an honest cut.
+    """
+    return size // LEAF_SIZE + MAX_TENSORS + 2

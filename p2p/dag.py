@@ -25,7 +25,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from p2p.car import read_car, write_car
-from p2p.chunking import LEAF_SIZE
+from p2p.chunking import LEAF_SIZE, max_leaves
 from p2p.cid import CID, DIGEST_SIZE, Buffer, Codec, Hash
 from p2p.dagpb import MAX_LINKS, FileNode, decode_file, encode_file
 from p2p.errors import UsageError, VerificationFailed
@@ -33,8 +33,15 @@ from p2p.errors import UsageError, VerificationFailed
 MAX_LEAVES: Final = 1 << 22
 """Leaves in a file: 4 TiB of full ones, several times the largest file of weights there is."""
 
-MAX_OUTLINE: Final = MAX_LEAVES * 52
-"""Bytes of an encoded Outline, 218 MB: 51 a leaf, and a little for the nodes above."""
+_LEAF_BYTES: Final = 52  # of an encoded Outline: 50 for a full leaf's link, the rest for the nodes
+
+MAX_OUTLINE: Final = MAX_LEAVES * _LEAF_BYTES
+"""Bytes of any encoded Outline: 218 MB."""
+
+
+def max_outline(size: int) -> int:
+    """Say how many bytes the encoded Outline of a file of ``size`` bytes has at most."""
+    return min(MAX_OUTLINE, 1024 + max_leaves(size) * _LEAF_BYTES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,9 +141,11 @@ class Outline:
         ``size``, where the caller knows it, must be the file's. For a raw root it must be given:
         a single leaf has no node that says how long it is.
         """
-        if len(car) > MAX_OUTLINE:
+        limit = MAX_OUTLINE if size is None else max_outline(size)
+        if len(car) > limit:
             raise VerificationFailed(
-                f"An Outline has at most {MAX_OUTLINE} bytes, this one {len(car)}."
+                f"The Outline of a file of {'any size' if size is None else f'{size} bytes'} has "
+                f"at most {limit} bytes, this one {len(car)}."
             )
         blocks = read_car(car, root)
         if root.codec is Codec.RAW:
@@ -150,6 +159,10 @@ class Outline:
         if outline.root != root:
             raise VerificationFailed(
                 f"The leaves below {root} make {outline.root} when the tree is built as it must be."
+            )
+        if size is not None and len(outline) > max_leaves(size):
+            raise VerificationFailed(
+                f"A file of {size} bytes has at most {max_leaves(size)} leaves, not {len(outline)}."
             )
         if size is not None and outline.size != size:
             raise VerificationFailed(

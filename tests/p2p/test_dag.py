@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 
 from p2p import dag
 from p2p.car import car_block, car_header, write_car
-from p2p.chunking import LEAF_SIZE, LeafSizes
+from p2p.chunking import LEAF_SIZE, MAX_TENSORS, LeafSizes, max_leaves
 from p2p.cid import CID, Codec, Hash
-from p2p.dag import Leaf, Outline
+from p2p.dag import Leaf, Outline, max_outline
 from p2p.dagpb import MAX_LINKS, FileNode, encode_file
 from p2p.errors import AllodError, UsageError, VerificationFailed
 
@@ -175,8 +175,23 @@ def test_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(VerificationFailed, match="at most 8 leaves"):
         outline(9)
     monkeypatch.setattr(dag, "MAX_OUTLINE", len(car) - 1)
-    with pytest.raises(VerificationFailed, match="at most"):
+    with pytest.raises(VerificationFailed, match="of any size has at most"):
         Outline.decode(outline(8).root, car)
+
+
+def test_more_leaves_than_a_file_can_have() -> None:
+    """For a file of known size an Outline is refused that is longer than any cut makes it."""
+    count = max_leaves(1) + 1
+    one = Outline.build([1] * count, digests(1) * count, Hash.BLAKE3)
+    car = one.encode()
+    assert Outline.decode(one.root, car) == one
+    with pytest.raises(VerificationFailed, match=f"at most {count - 1} leaves, not {count}"):
+        Outline.decode(one.root, car, count)
+    with pytest.raises(VerificationFailed, match=r"of 1 bytes has at most \d+ bytes"):
+        Outline.decode(one.root, car + bytes(1 << 20), 1)
+    honest = Outline.build(LeafSizes([1] * MAX_TENSORS), digests(1) * MAX_TENSORS, Hash.BLAKE3)
+    assert len(honest.encode()) <= max_outline(MAX_TENSORS)
+    assert Outline.decode(honest.root, honest.encode(), MAX_TENSORS) == honest
 
 
 def test_equality() -> None:

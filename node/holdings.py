@@ -1,0 +1,144 @@
+"""What this machine's store holds, and the small verbs on it: list, find, pin, remove, verify, gc.
+
+Each function is one operation's body: it takes the parts of the node that it needs and returns
+the JSON object of cli.md. A reference here names something that is already held; nothing in this
+module touches the network.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+from node.messages import Failure, Report
+from p2p.errors import NotFound, VerificationFailed
+from p2p.references import Reference, parse_reference, share_link
+
+if TYPE_CHECKING:
+    from node.keyring import Keyring
+    from node.store import Release, Store
+
+Json = dict[str, Any]
+
+
+async def list_releases(store: "Store") -> Json:
+    """List every release, newest first."""
+    releases = sorted(await store.releases(), key=lambda one: one.added, reverse=True)
+    return {"ok": True, "releases": [_shown(release) for release in releases]}
+
+
+def link(release: "Release") -> str:
+    """Return the reference by which any command finds this very release again."""
+    return share_link(release.publisher, release.name, release.manifest_cid, ())
+
+
+def _shown(release: "Release") -> Json:
+    return {
+        "ref": link(release),
+        "name": release.name,
+        "version": release.version,
+        "kind": release.kind,
+        "size": release.size,
+        "license": release.license,
+        "verdict": "unjudged",  # no policy has been asked; the signature was checked on arrival
+        "publisher": release.publisher,
+        "manifest": str(release.manifest_cid),
+        "pinned": release.pinned,
+        "complete": release.complete,
+        "added": release.added,
+    }
+
+
+async def find_release(store: "Store", keyring: "Keyring", text: str) -> "Release":
+    """Return the one held release that the reference names, the newest where several match."""
+    reference = parse_reference(text)
+    if reference.manifest is not None:
+        release = await store.release(reference.manifest)
+        matches = [release] if release is not None else []
+    else:
+        publisher = _publisher(keyring, reference)
+        matches = [
+            one
+            for one in await store.releases()
+            if one.publisher == publisher
+            and one.name == reference.name
+            and reference.version in (None, one.version)
+        ]
+    if not matches:
+        raise NotFound(
+            f"This store does not hold {text}.",
+            next=f"`allod ls` shows what it holds; `allod fetch {text}` looks on the network.",
+        )
+    return max(matches, key=lambda one: one.added)
+
+
+def _publisher(keyring: "Keyring", reference: Reference) -> str | None:
+    """Return the publisher's id; a name may be that of one of this machine's own keys."""
+    from p2p.keys import publisher_id
+
+    if reference.publisher in keyring.names():
+        return publisher_id(keyring.publisher(reference.publisher).public)
+    return reference.publisher
+
+
+async def set_pin(store: "Store", keyring: "Keyring", ref: str, *, pinned: bool) -> Json:
+    """Pin a release, so that gc leaves it alone, or let it go again."""
+    release = await find_release(store, keyring, ref)
+    await (store.pin if pinned else store.unpin)(release.manifest_cid)
+    return {"ok": True, "ref": link(release), "pinned": pinned}
+
+
+async def remove_release(store: "Store", keyring: "Keyring", ref: str) -> Json:
+    """Forget a release; gc then frees the files that no other release needs."""
+    release = await find_release(store, keyring, ref)
+    await store.remove(release.manifest_cid)
+    return {"ok": True, "ref": link(release), "size": release.size}
+
+
+async def collect_garbage(store: "Store", *, dry_run: bool) -> Json:
+    """Delete what no pinned release needs, or say what would go."""
+    report = await store.gc(dry_run)
+    return {
+        "ok": True,
+        "dry_run": dry_run,
+        "files": report.files,
+        "bytes": report.bytes,
+        "partials": report.partials,
+    }
+
+
+async def verify_releases(store: "Store", keyring: "Keyring", ref: str, report: Report) -> Json:
+    """Hash one release, or the whole store, again; what is damaged is set aside for repair.
+
+    Damage is a result with ``ok`` false and an error, not an exception: the caller wants the list.
+    """
+    release = await find_release(store, keyring, ref) if ref else None
+    found = await store.verify(release.manifest_cid if release else None, report)
+    damaged = [{"path": str(one.path), "offset": one.offset, "size": one.size} for one in found.bad]
+    answer: Json = {
+        "ok": not damaged,
+        "ref": link(release) if release else None,
+        "leaves": {"checked": found.checked, "bad": len(damaged)},
+        "damaged": damaged,
+    }
+    if damaged:
+        again = link(release) if release else "REF"
+        answer["error"] = Failure.of(
+            VerificationFailed(
+                f"{len(damaged)} of {found.checked} leaves on the disk are not what was promised, "
+                f"the first in {damaged[0]['path']}.",
+                next=f"`allod fetch {again}` fetches those leaves alone again.",
+            )
+        ).json()["error"]
+    return answer
+
+
+async def usage(store: "Store") -> Json:
+    """Return what the store takes, and the links of what it can serve."""
+    used = await store.usage()
+    return {
+        "store": {
+            "bytes": used.bytes,
+            "quota": used.quota,
+            "partial_bytes": used.partial_bytes,
+            "files": used.files,
+        },
+        "serving": [link(one) for one in await store.releases() if one.complete],
+    }

@@ -1,0 +1,280 @@
+"""The table of everything that a node can be asked to do, and the small ones themselves.
+
+An operation is a name, the dataclass of its params, and an async function of the node, the params
+and a reporter that returns the JSON object of its result. The control API and the command line
+run the very same table, so that a command means the same with and without a running node.
+
+What moves models (publish, fetch) has a module of its own; here is what only looks at, or tidies,
+the configuration, the keys and the store.
+"""
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, TypeVar
+
+from node import config as configuration
+from node.config import Config
+from node.messages import (
+    ConfigKeyParams,
+    ConfigSetParams,
+    Event,
+    FetchParams,
+    GcParams,
+    KeyParams,
+    NoParams,
+    PublishParams,
+    RefParams,
+    Report,
+    VerifyParams,
+)
+from node.pace import Pace
+from node.settings import find_setting, settings, show_value
+from p2p.errors import NoNode
+
+if TYPE_CHECKING:  # a command that only reads the configuration pays for none of these
+    from node.claims import Claims
+    from node.crew import Network
+    from node.keyring import Keyring
+    from node.store import Store
+    from p2p.discovery import Discovery
+    from p2p.host import Host
+
+P = TypeVar("P")
+Json = dict[str, Any]
+
+
+class Node(Protocol):
+    """What an operation gets to work with; ``host`` and ``discovery`` only where it needs them."""
+
+    @property
+    def config(self) -> Config: ...
+    @property
+    def store(self) -> "Store": ...
+    @property
+    def keyring(self) -> "Keyring": ...
+    @property
+    def host(self) -> "Host | None": ...
+    @property
+    def discovery(self) -> "Discovery | None": ...
+    @property
+    def http_url(self) -> str | None: ...
+    @property
+    def claims(self) -> "Claims": ...
+    def network(self) -> "Network":
+        """The network; NetworkError where this node was opened without one."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Operation(Generic[P]):
+    """One row of the table.
+
+    ``needs`` says how much of a node it takes; ``here_only`` keeps it off the control API.
+    """
+
+    name: str
+    params: type[P]
+    run: Callable[[Node, P, Report], Awaitable[Json]]
+    needs: Literal["nothing", "store", "network"]
+    here_only: bool = False
+
+
+async def perform(
+    node: Node, operation: Operation[P], params: P, listen: Callable[[Event], None]
+) -> Json:
+    """Run one operation; ``listen`` gets its events, thinned out, always in this thread."""
+    import threading
+
+    import trio
+
+    pace, token, home = Pace(), trio.lowlevel.current_trio_token(), threading.get_ident()
+
+    def deliver(event: Event) -> None:
+        passed = pace.take(event, trio.current_time())
+        if passed is not None:
+            listen(passed)
+
+    def report(event: Event) -> None:
+        if threading.get_ident() == home:
+            deliver(event)
+        else:  # a worker thread that hashes or writes
+            token.run_sync_soon(deliver, event)
+
+    return await operation.run(node, params, report)
+
+
+# -- configuration
+
+
+async def config_list(node: Node, params: NoParams, report: Report) -> Json:
+    """Show every key, its value, and which layer chose it."""
+    return {"ok": True, "settings": [_setting(node.config, one.key) for one in settings()]}
+
+
+async def config_get(node: Node, params: ConfigKeyParams, report: Report) -> Json:
+    """Show one key."""
+    return {"ok": True} | _setting(node.config, params.key)
+
+
+def _setting(config: Config, key: str) -> Json:
+    setting, value = find_setting(key), config.value(key)
+    return {
+        "key": key,
+        "value": value if isinstance(value, bool | int | None) else show_value(value),
+        "from": config.origins.get(key, "default"),
+        "default": setting.default_text,
+        "kind": setting.kind.name,
+        "help": setting.help,
+    }
+
+
+async def config_set(node: Node, params: ConfigSetParams, report: Report) -> Json:
+    """Write one key into config.toml; a running node reads it at its next start."""
+    value = configuration.set_value(node.config.folders.config_file, params.key, params.values)
+    return {"ok": True, "key": params.key, "value": value}
+
+
+async def config_unset(node: Node, params: ConfigKeyParams, report: Report) -> Json:
+    """Take one key out of config.toml."""
+    configuration.unset_value(node.config.folders.config_file, params.key)
+    return {"ok": True, "key": params.key}
+
+
+# -- keys
+
+
+async def key_new(node: Node, params: KeyParams, report: Report) -> Json:
+    """Make a publisher key."""
+    return {"ok": True} | _publisher(params.name, node.keyring.new(params.name).public)
+
+
+async def key_list(node: Node, params: NoParams, report: Report) -> Json:
+    """Show this machine's publisher keys, and its node's peer id."""
+    names = node.keyring.names()
+    keys = [_publisher(name, node.keyring.publisher(name).public) for name in names]
+    return {"ok": True, "keys": keys, "peer": node.keyring.node().public.peer_id}
+
+
+async def key_export(node: Node, params: KeyParams, report: Report) -> Json:
+    """Show a publisher's secret seed, for a backup; never goes over a socket."""
+    key = node.keyring.publisher(params.name)
+    return {"ok": True, "seed": node.keyring.export(params.name)} | _publisher(
+        params.name, key.public
+    )
+
+
+def _publisher(name: str, public: Any) -> Json:
+    from p2p.keys import publisher_id
+
+    return {"name": name, "publisher": publisher_id(public), "did": public.did}
+
+
+# -- the store
+
+
+async def ls(node: Node, params: NoParams, report: Report) -> Json:
+    """List what this store holds."""
+    from node.holdings import list_releases
+
+    return await list_releases(node.store)
+
+
+async def pin(node: Node, params: RefParams, report: Report) -> Json:
+    """Keep a release."""
+    from node.holdings import set_pin
+
+    return await set_pin(node.store, node.keyring, params.ref, pinned=True)
+
+
+async def unpin(node: Node, params: RefParams, report: Report) -> Json:
+    """Let gc have a release."""
+    from node.holdings import set_pin
+
+    return await set_pin(node.store, node.keyring, params.ref, pinned=False)
+
+
+async def rm(node: Node, params: RefParams, report: Report) -> Json:
+    """Forget a release."""
+    from node.holdings import remove_release
+
+    return await remove_release(node.store, node.keyring, params.ref)
+
+
+async def gc(node: Node, params: GcParams, report: Report) -> Json:
+    """Free what nothing pinned needs."""
+    from node.holdings import collect_garbage
+
+    return await collect_garbage(node.store, dry_run=params.dry_run)
+
+
+async def verify(node: Node, params: VerifyParams, report: Report) -> Json:
+    """Hash what is on the disk again."""
+    from node.holdings import verify_releases
+
+    return await verify_releases(node.store, node.keyring, params.ref, report)
+
+
+async def status(node: Node, params: NoParams, report: Report) -> Json:
+    """Say who this node is, where it answers, what it holds."""
+    from node.holdings import usage
+
+    host = node.host
+    return {
+        "ok": True,
+        "running": node.http_url is not None,
+        "peer": node.keyring.node().public.peer_id,
+        "addresses": list(host.addresses) if host is not None else [],
+        "http": node.http_url,
+        "peers": len(host.peers()) if host is not None else 0,
+    } | await usage(node.store)
+
+
+# -- the network
+
+
+async def peers(node: Node, params: NoParams, report: Report) -> Json:
+    """List the peers that the running node is connected to."""
+    if node.host is None:
+        raise NoNode("A list of peers needs a node that is on the network, but this one is not.")
+    found = [
+        {"peer": one.peer, "addresses": [str(each) for each in one.addresses], "since": one.since}
+        for one in node.host.peers()
+    ]
+    return {"ok": True, "peers": found}
+
+
+async def publish(node: Node, params: PublishParams, report: Report) -> Json:
+    """Put a folder into the network."""
+    from node.publish import publish
+
+    return await publish(params, node, report)
+
+
+async def fetch(node: Node, params: FetchParams, report: Report) -> Json:
+    """Get a release."""
+    from node.fetch import fetch
+
+    return await fetch(params, node, report)
+
+
+_TABLE: tuple[Operation[Any], ...] = (
+    Operation("status", NoParams, status, "store"),
+    Operation("peers", NoParams, peers, "network"),
+    Operation("publish", PublishParams, publish, "network"),
+    Operation("fetch", FetchParams, fetch, "network"),
+    Operation("ls", NoParams, ls, "store"),
+    Operation("rm", RefParams, rm, "store"),
+    Operation("pin", RefParams, pin, "store"),
+    Operation("unpin", RefParams, unpin, "store"),
+    Operation("gc", GcParams, gc, "store"),
+    Operation("verify", VerifyParams, verify, "store"),
+    Operation("key.new", KeyParams, key_new, "nothing"),
+    Operation("key.list", NoParams, key_list, "nothing"),
+    Operation("key.export", KeyParams, key_export, "nothing", here_only=True),
+    Operation("config.list", NoParams, config_list, "nothing"),
+    Operation("config.get", ConfigKeyParams, config_get, "nothing"),
+    Operation("config.set", ConfigSetParams, config_set, "nothing"),
+    Operation("config.unset", ConfigKeyParams, config_unset, "nothing"),
+)
+OPERATIONS: Mapping[str, Operation[Any]] = MappingProxyType({one.name: one for one in _TABLE})

@@ -49,11 +49,6 @@ class ClientResponse:
         """How many bytes of the body are still to come, None when the peer didn't say."""
         return None if self._chunked else self._left
 
-    @property
-    def complete(self) -> bool:
-        """Whether the whole body was read and the stream can carry another request."""
-        return self._ended and self._keep
-
     def __aiter__(self) -> AsyncIterator[bytes]:
         return self
 
@@ -61,9 +56,15 @@ class ClientResponse:
         data = b""
         if not self._ended:
             data = await (self._next_chunk() if self._chunked else self._next_counted())
+            self._settle()
         if not data:
             raise StopAsyncIteration
         return data
+
+    def _settle(self) -> None:
+        """Give the stream back for another request once the whole body has come."""
+        if self._ended:
+            self._client.usable = self._keep
 
     async def _next_counted(self) -> bytes:
         want = READ_SIZE if self._left is None else min(self._left, READ_SIZE)
@@ -143,12 +144,18 @@ class HttpClient:
 
         Leaving before the end of the body makes the client unusable: there is no way to unsay it.
         """
+        yield await self.ask(target, headers=headers, method=method)
+
+    async def ask(
+        self, target: str, *, headers: Iterable[tuple[str, str]] = (), method: str = "GET"
+    ) -> ClientResponse:
+        """Send a request and return its answer; the client is usable again after its body's end."""
         if not self.usable:
             raise PeerGone("The stream carries no further request.", peer=self._peer)
         self.usable = False
         response = await self._ask(method, target, headers)
-        yield response
-        self.usable = response.complete
+        response._settle()
+        return response
 
     async def _ask(
         self, method: str, target: str, headers: Iterable[tuple[str, str]]

@@ -102,8 +102,10 @@ def _xdg(env: Mapping[str, str], variable: str, usual: str) -> Path:
 def load_config(
     flags: Mapping[str, str | Sequence[str]] | None = None,
     environ: Mapping[str, str] | None = None,
+    *,
+    read_file: bool = True,
 ) -> Config:
-    """Put the four layers together.
+    """Put the four layers together; without ``read_file`` all but the file.
 
     ``flags`` maps keys to text, or to a sequence of texts for a key that holds many.
     ConfigError names the key, what it expects, what came, and where that stands.
@@ -115,7 +117,8 @@ def load_config(
     values["store.folder"] = folders.data / "store"
     origins = dict.fromkeys(table, "default")
 
-    for key, raw in _read_file(folders.config_file).items():
+    file = _read_file(folders.config_file) if read_file else {}
+    for key, raw in file.items():
         place = f"in {folders.config_file}"
         values[key] = _convert(find_setting(key), raw, place, from_text=False)
         origins[key] = place
@@ -266,6 +269,12 @@ def _edit(file: Path, change: Callable[[Any], None]) -> None:
         temporary.replace(target)
     except OSError as exc:
         raise ConfigError(f"{file} cannot be written: {exc.strerror}.") from exc
+
+
+def child_environ(home: Path) -> dict[str, str]:
+    """Return the environment for a node of its own in ``home``: ours, all ALLOD_ words left out."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("ALLOD_")}
+    return kept | {"ALLOD_HOME": str(home)}
 
 
 # -- the little of the environment that is no key

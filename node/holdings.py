@@ -7,7 +7,7 @@ module touches the network.
 
 from typing import TYPE_CHECKING, Any
 
-from node.messages import Failure, Report
+from node.messages import Failure, Progress, Report
 from p2p.errors import NotFound, VerificationFailed
 from p2p.references import Reference, parse_reference, share_link
 
@@ -98,6 +98,7 @@ async def collect_garbage(store: "Store", *, dry_run: bool) -> Json:
     return {
         "ok": True,
         "dry_run": dry_run,
+        "releases": report.releases,
         "files": report.files,
         "bytes": report.bytes,
         "partials": report.partials,
@@ -110,7 +111,15 @@ async def verify_releases(store: "Store", keyring: "Keyring", ref: str, report: 
     Damage is a result with ``ok`` false and an error, not an exception: the caller wants the list.
     """
     release = await find_release(store, keyring, ref) if ref else None
-    found = await store.verify(release.manifest_cid if release else None, report)
+    total = release.size if release else (await store.usage()).bytes
+    done = 0
+
+    def hashed(size: int) -> None:
+        nonlocal done
+        done += size
+        report(Progress("verify", done, max(done, total)))
+
+    found = await store.verify(release.manifest_cid if release else None, hashed)
     damaged = [{"path": str(one.path), "offset": one.offset, "size": one.size} for one in found.bad]
     answer: Json = {
         "ok": not damaged,
@@ -122,9 +131,9 @@ async def verify_releases(store: "Store", keyring: "Keyring", ref: str, report: 
         again = link(release) if release else "REF"
         answer["error"] = Failure.of(
             VerificationFailed(
-                f"{len(damaged)} of {found.checked} leaves on the disk are not what was promised, "
-                f"the first in {damaged[0]['path']}.",
-                next=f"`allod fetch {again}` fetches those leaves alone again.",
+                f"{found.checked} leaves were checked, and {len(damaged)} are not what was "
+                f"promised, the first in {damaged[0]['path']}.",
+                next=f"`allod fetch {again}` fetches just those again.",
             )
         ).json()["error"]
     return answer

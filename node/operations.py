@@ -37,6 +37,7 @@ if TYPE_CHECKING:  # a command that only reads the configuration pays for none o
     from node.crew import Network
     from node.keyring import Keyring
     from node.store import Store
+    from p2p.cid import CID
     from p2p.discovery import Discovery
     from p2p.host import Host
 
@@ -61,6 +62,9 @@ class Node(Protocol):
     def http_url(self) -> str | None: ...
     @property
     def claims(self) -> "Claims": ...
+    @property
+    def default_key(self) -> str: ...
+    def spread(self, cids: "list[CID]") -> list[str]: ...
     def network(self) -> "Network":
         """The network; NetworkError where this node was opened without one."""
         ...
@@ -157,11 +161,10 @@ async def key_list(node: Node, params: NoParams, report: Report) -> Json:
 
 
 async def key_export(node: Node, params: KeyParams, report: Report) -> Json:
-    """Show a publisher's secret seed, for a backup; never goes over a socket."""
+    """Show a publisher's secret key as PEM, for a backup; it never goes over a socket."""
     key = node.keyring.publisher(params.name)
-    return {"ok": True, "seed": node.keyring.export(params.name)} | _publisher(
-        params.name, key.public
-    )
+    secret = node.keyring.export(params.name)
+    return {"ok": True, "secret": secret} | _publisher(params.name, key.public)
 
 
 def _publisher(name: str, public: Any) -> Json:
@@ -261,7 +264,7 @@ async def fetch(node: Node, params: FetchParams, report: Report) -> Json:
 _TABLE: tuple[Operation[Any], ...] = (
     Operation("status", NoParams, status, "store"),
     Operation("peers", NoParams, peers, "network"),
-    Operation("publish", PublishParams, publish, "network"),
+    Operation("publish", PublishParams, publish, "store"),
     Operation("fetch", FetchParams, fetch, "network"),
     Operation("ls", NoParams, ls, "store"),
     Operation("rm", RefParams, rm, "store"),

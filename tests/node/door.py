@@ -131,6 +131,7 @@ def table(story: Story) -> dict[str, Operation[Any]]:
     return {
         "echo": Operation("echo", RefParams, echo, "nothing"),
         "wait": Operation("wait", NoParams, wait, "nothing"),
+        "unpin": Operation("unpin", NoParams, wait, "nothing"),  # so that a command can wait
         "missing": Operation("missing", NoParams, missing, "nothing"),
         "broken": Operation("broken", NoParams, broken, "nothing"),
         "flood": Operation("flood", NoParams, flood, "nothing"),

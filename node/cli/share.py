@@ -1,0 +1,167 @@
+"""Commands that put models and datasets into the network, get them, and tidy the store."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from node.cli.run import Run, verb
+from node.cli.text import size_text, table
+from node.messages import FetchParams, GcParams, PublishParams, RefParams, VerifyParams
+
+_offline = click.option("--offline", is_flag=True, help="Touch no network.")
+_ref = click.argument("ref")
+
+
+@verb(example="allod publish ./tiny-llm --as tiny-llm --license Apache-2.0")
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.option("--as", "name", required=True, metavar="NAME", help="The release's name.")
+@click.option("--kind", type=click.Choice(["model", "dataset"]),
+              help="What it is; told from the content if left out.")  # fmt: skip
+@click.option("--version", default="", metavar="VERSION", help="The release's version.")
+@click.option("--license", default="", metavar="SPDX",
+              help="The licence; read from the model card if left out.")  # fmt: skip
+@click.option("--base", multiple=True, metavar="REF", help="A model that it was made from.")
+@click.option("--data", multiple=True, metavar="REF", help="A dataset that it was trained on.")
+@click.option("--consent-basis", default="", metavar="TEXT",
+              help="Why the data in it may be used.")  # fmt: skip
+@click.option("--personal-data", default="", metavar="TEXT",
+              help="Which personal data are in it; none if there are none.")  # fmt: skip
+@click.option("--allowed-use", "allowed_uses", multiple=True, metavar="TEXT",
+              help="A use that is allowed; may be given several times.")  # fmt: skip
+@click.option("--redistribution/--no-redistribution", default=None,
+              help="Whether others may pass it on.")  # fmt: skip
+@click.option("--contact", default="", metavar="TEXT", help="Whom to ask about it.")
+@click.option("--description", default="", metavar="TEXT", help="What it is, in a sentence.")
+@click.option("--profile", default="", metavar="PROFILE",
+              help="How files are cut: tensor-1m, fixed-1m or unixfs-v1-2025.")  # fmt: skip
+@click.option("--key", default="", metavar="NAME", help="The publisher key that signs.")
+@click.option("--web-seed", "web_seeds", multiple=True, metavar="URL",
+              help="A web folder that holds the same files.")  # fmt: skip
+@click.option("--no-sha256", is_flag=True,
+              help="Leave out the SHA-256 digests that other tools ask for.")  # fmt: skip
+@_offline
+def publish(run: Run, folder: Path, kind: str | None, **given: Any) -> int:
+    """Publish a folder, or a single file.
+
+    It is hashed where it lies, signed and announced. The last line printed is the link to share.
+    """
+    params = PublishParams(folder=str(folder.absolute()), kind=kind or "", **given)
+    found = run.call("publish", params, flags=_flags(params.offline))
+    moved = found["bytes"]
+    lines = []
+    if not run.quiet:
+        lines.append(
+            f"published {given['name']} {found['version']}: {len(found['files'])} file(s), "
+            f"{size_text(moved['total'])}, of which {size_text(moved['new'])} are new here"
+        )
+    return run.show(found, [*lines, found["ref"]])
+
+
+@verb(example="allod fetch allod:z6Mk.../tiny-llm@bagu... --include '*.safetensors'")
+@_ref
+@click.option("--peer", "peers", multiple=True, metavar="MULTIADDR",
+              help="Ask this node first; may be given several times.")  # fmt: skip
+@click.option("--include", multiple=True, metavar="GLOB", help="Only files that match.")
+@click.option("--exclude", multiple=True, metavar="GLOB", help="No files that match.")
+@click.option("--tensor", "tensors", multiple=True, metavar="GLOB",
+              help="Only tensors that match, as a smaller safetensors file.")  # fmt: skip
+@click.option("--local-dir", type=click.Path(path_type=Path), metavar="DIR",
+              help="Put the files into this folder too.")  # fmt: skip
+@click.option("--revision", default="", metavar="VERSION", help="This version, or manifest CID.")
+@click.option("--dry-run", is_flag=True, help="Say how many bytes would be fetched, no more.")
+@click.option("--pin/--no-pin", default=True, help="Whether gc leaves it alone (it does).")
+@click.option("-y", "--yes", is_flag=True, help="Trust a publisher who is new here.")
+@_offline
+def fetch(run: Run, local_dir: Path | None, **given: Any) -> int:
+    """Fetch a release, or a part of it.
+
+    Every byte is verified; what was interrupted goes on where it was. The last line printed is
+    the folder that the files lie in.
+    """
+    folder = str(local_dir.absolute()) if local_dir else ""
+    params = FetchParams(local_dir=folder, **given)
+    found = run.call("fetch", params, flags=_flags(params.offline))
+    moved = found["bytes"]
+    if params.dry_run:
+        text = f"would fetch {size_text(moved['total'] - moved['local'])}"
+        return run.show(found, [f"{text}; {size_text(moved['local'])} are here already"])
+    lines = []
+    if not run.quiet:
+        sources = len(found["sources"])
+        lines.append(
+            f"fetched {size_text(moved['fetched'])} from {sources} source(s); "
+            f"{size_text(moved['local'])} were here already"
+        )
+        lines += [f"banned {one['peer']}: {one['reason']}" for one in found["banned"]]
+    return run.show(found, [*lines, *([found["path"]] if found.get("path") else [])])
+
+
+def _flags(offline: bool) -> dict[str, str]:
+    return {"p2p.offline": "true"} if offline else {}
+
+
+@verb(example="allod ls --json")
+def ls(run: Run) -> int:
+    """List the releases that this machine holds."""
+    found = run.call("ls")
+    rows = [
+        (
+            one["name"], one["version"], one["kind"], size_text(one["size"]), one["license"] or "-",
+            ("" if one["complete"] else "partial ") + ("pinned" if one["pinned"] else ""),
+            one["manifest"],
+        )
+        for one in found["releases"]
+    ]  # fmt: skip
+    head = ("NAME", "VERSION", "KIND", "SIZE", "LICENCE", "STATE", "MANIFEST")
+    return run.show(found, table(head, rows))
+
+
+@verb(example="allod rm alice/tiny-llm@1.2.0")
+@_ref
+def rm(run: Run, ref: str) -> int:
+    """Forget a release.
+
+    `allod gc` then frees what no other release needs.
+    """
+    found = run.call("rm", RefParams(ref))
+    return run.show(found, [f"removed {found['ref']}"])
+
+
+@verb(example="allod pin alice/tiny-llm")
+@_ref
+def pin(run: Run, ref: str) -> int:
+    """Keep a release, whatever gc does."""
+    found = run.call("pin", RefParams(ref))
+    return run.show(found, [f"pinned {found['ref']}"])
+
+
+@verb(example="allod unpin alice/tiny-llm")
+@_ref
+def unpin(run: Run, ref: str) -> int:
+    """Let gc have a release when room is needed."""
+    found = run.call("unpin", RefParams(ref))
+    return run.show(found, [f"unpinned {found['ref']}"])
+
+
+@verb(example="allod gc --dry-run")
+@click.option("--dry-run", is_flag=True, help="Say what would be deleted, no more.")
+def gc(run: Run, dry_run: bool) -> int:
+    """Delete every file that no pinned release needs."""
+    found = run.call("gc", GcParams(dry_run))
+    did = "would free" if dry_run else "freed"
+    return run.show(found, [f"{did} {size_text(found['bytes'])} in {found['files']} file(s)"])
+
+
+@verb(example="allod verify alice/tiny-llm")
+@click.argument("ref", required=False, default="")
+def verify(run: Run, ref: str) -> int:
+    """Hash a release, or the whole store, again.
+
+    What is damaged is set aside; the next fetch repairs just that.
+    """
+    found = run.call("verify", VerifyParams(ref))
+    lines = [f"damaged {one['path']} at byte {one['offset']}" for one in found["damaged"]]
+    leaves = found["leaves"]
+    lines.append(f"{leaves['checked']} leaves checked, {leaves['bad']} bad")
+    return run.show(found, lines)

@@ -1,0 +1,156 @@
+"""Commands to start with: demo, up, status, peers."""
+
+import sys
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from node.cli.run import Run, verb
+from node.cli.text import size_text, table
+
+if TYPE_CHECKING:
+    from node.config import Config
+
+LOG_FILE_SIZE = 5 << 20  # bytes; three files of it tell of weeks and never fill a disk
+LOG_FILES = 3
+
+
+@verb(example="allod demo")
+def demo(run: Run) -> int:
+    """Show the whole story in a minute.
+
+    A few nodes on this machine publish, find, fetch and verify; one lies and is caught.
+    """
+    from node.demo import main
+
+    return main(as_json=run.as_json, quiet=run.quiet)
+
+
+@verb(example="allod up --peer /ip4/192.0.2.7/tcp/9770/p2p/12D3KooW...")
+@click.option("--peer", "peers", multiple=True, metavar="MULTIADDR",
+              help="Connect to this node; may be given several times.")  # fmt: skip
+@click.option("--bootstrap", multiple=True, metavar="MULTIADDR",
+              help="Enter the network through this node; may be given several times.")  # fmt: skip
+@click.option("--port", metavar="PORT", help="TCP port for peers; 0 picks a free one.")
+@click.option("--http-port", metavar="PORT", help="HTTP port on loopback; 0 picks a free one.")
+@click.option("--offline", is_flag=True, help="Touch no network; answer on loopback only.")
+def up(
+    run: Run, peers: tuple[str, ...], bootstrap: tuple[str, ...],
+    port: str | None, http_port: str | None, offline: bool,
+) -> int:  # fmt: skip
+    """Run the node until Ctrl-C or SIGTERM.
+
+    Prints one line that starts with "ready" as soon as it serves.
+    """
+    from node.presence import find_node
+    from p2p.errors import StoreBusy
+
+    given: dict[str, str | Sequence[str] | None] = {
+        "p2p.peers": peers,
+        "p2p.bootstrap": bootstrap,
+        "p2p.port": port,
+        "http.port": http_port,
+        "p2p.offline": "true" if offline else None,
+    }
+    config = run.config({key: value for key, value in given.items() if value})
+    running = find_node(config.folders)
+    if running is not None:
+        raise StoreBusy(
+            f"A node runs here already, as process {running.pid} at {running.http}.",
+            next="`allod status` asks it; a second one needs an ALLOD_HOME of its own.",
+        )
+    _start_logging(config)
+
+    def ready(status: dict[str, Any]) -> None:
+        shown = ",".join(status["addresses"])
+        line = f"ready peer={status['peer']} http={status['http']} addresses={shown}"
+        run.show(status, [line])
+        sys.stdout.flush()  # a script waits for the line
+
+    return _serve(config, ready)
+
+
+def _serve(config: "Config", ready: Callable[[dict[str, Any]], None]) -> int:
+    """Run the daemon; the first signal ends it in order, a second one at once."""
+    import signal
+    from functools import partial
+
+    import trio
+
+    from node.client import unwrap
+    from node.daemon import run_daemon
+
+    code = 0
+
+    async def main() -> None:
+        async with trio.open_nursery() as nursery:
+
+            async def watch(task_status: Any) -> None:
+                nonlocal code
+                with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+                    task_status.started()
+                    async for number in signals:
+                        code = 130 if number == signal.SIGINT else 0
+                        nursery.cancel_scope.cancel()
+
+            await nursery.start(watch)
+            await nursery.start(partial(run_daemon, config, ready=ready))
+
+    try:
+        trio.run(main)
+    except BaseExceptionGroup as group:
+        raise unwrap(group) from group
+    return code
+
+
+def _start_logging(config: "Config") -> None:
+    import logging
+    from logging.handlers import RotatingFileHandler
+
+    layout = logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s")
+    handlers: list[logging.Handler] = [logging.StreamHandler()]
+    try:
+        config.folders.logs.mkdir(parents=True, exist_ok=True, mode=0o700)
+        handlers.append(
+            RotatingFileHandler(
+                config.folders.logs / "allod.log",
+                maxBytes=LOG_FILE_SIZE,
+                backupCount=LOG_FILES - 1,
+                delay=True,
+            )
+        )
+    except OSError:  # a node that can't write its log can still serve
+        logging.getLogger(__name__).warning("no log file can be written")
+    top = logging.getLogger()
+    top.setLevel(logging.WARNING)
+    for handler in handlers:
+        handler.setFormatter(layout)
+        top.addHandler(handler)
+    for name in ("node", "p2p"):
+        logging.getLogger(name).setLevel(config.log.level.upper())
+
+
+@verb(example="allod status --json")
+def status(run: Run) -> int:
+    """Say who this node is and what it holds."""
+    found = run.call("status")
+    store = found["store"]
+    quota = "no quota" if store["quota"] is None else f"quota {size_text(store['quota'])}"
+    lines = [
+        f"node       {'runs, ' + found['http'] if found['http'] else 'does not run'}",
+        f"peer id    {found['peer']}",
+        *(f"address    {address}" for address in found["addresses"]),
+        f"peers      {found['peers']}",
+        f"store      {size_text(store['bytes'])}, {quota}",
+        f"serves     {len(found['serving'])} release(s)",
+    ]
+    return run.show(found, lines)
+
+
+@verb(example="allod peers")
+def peers(run: Run) -> int:
+    """List the nodes that the running node is connected to."""
+    found = run.call("peers", only_running=True)
+    rows = [(one["peer"], " ".join(one["addresses"])) for one in found["peers"]]
+    return run.show(found, table(("PEER", "ADDRESSES"), rows))

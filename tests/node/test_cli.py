@@ -1,0 +1,613 @@
+"""The command line: exit codes, JSON shapes, words for people, and never a traceback."""
+
+import fcntl
+import json
+import os
+import pty
+import resource
+import struct
+import subprocess
+import sys
+import termios
+from collections.abc import AsyncIterator, Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+import trio
+
+from node.cli import main
+from node.cli.progress import Bars, Lines, describe, open_view
+from node.cli.text import duration_text, size_text, table
+from node.cli.tree import ALIASES, BRANCHES, root
+from node.messages import FetchParams, NoParams, Note, Progress, PublishParams, RefParams, Report
+from node.operations import Node, Operation
+from p2p.errors import (
+    AllodError,
+    BadBytes,
+    NoSources,
+    NotFound,
+    QuotaExceeded,
+    Refused,
+    UsageError,
+    VerificationFailed,
+)
+from tests.node.door import Door, serving
+
+ALLOD = str(Path(sys.executable).with_name("allod"))
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A node of its own for every test."""
+    for name in [name for name in os.environ if name.startswith("ALLOD_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("ALLOD_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("TERM", "dumb")
+    return tmp_path / "home"
+
+
+Said = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def allod(capfd: pytest.CaptureFixture[str]) -> Said:
+    """Run a command line in this process; return exit code, stdout, stderr."""
+
+    def run(*words: str) -> tuple[int, str, str]:
+        capfd.readouterr()
+        code = main(words)
+        out, err = capfd.readouterr()
+        assert "Traceback" not in out + err
+        return code, out, err
+
+    return run
+
+
+def everything() -> Iterator[tuple[str, click.Command]]:
+    """Yield every command's full name and the command."""
+    context = click.Context(root)
+    for name in root.list_commands(context):
+        command = root.get_command(context, name)
+        assert command is not None
+        yield name, command
+        if isinstance(command, click.Group):
+            for inner, leaf in command.commands.items():
+                yield f"{name} {inner}", leaf
+
+
+# -- help, usage
+
+
+def test_every_command_shows_an_example_and_takes_json(allod: Said) -> None:
+    """--help of every command has a sentence and an example of that command; all take --json."""
+    for name, command in everything():
+        code, out, _ = allod(*name.split(), "--help")
+        assert code == 0, name
+        example = out.partition("Example:")[2]
+        assert f"allod {name}" in example, name
+        assert command.help, name
+        if not isinstance(command, click.Group):
+            assert "--json" in out, name
+            assert "--quiet" in out, name
+
+
+def test_the_tree_lists_every_command(allod: Said) -> None:
+    """`allod --help` shows each command once, in four groups, with a whole sentence."""
+    code, out, _ = allod("--help")
+    assert code == 0
+    for branch, names in BRANCHES.items():
+        assert f"{branch.capitalize()}:" in out
+        for name in names:
+            [line] = [one for one in out.splitlines() if one.strip().startswith(f"{name} ")]
+            assert line.endswith(".")
+            assert not line.endswith("..."), line
+
+
+def test_aliases_are_the_command_itself(allod: Said) -> None:
+    """`pull` is `fetch`."""
+    context = click.Context(root)
+    for alias, name in ALIASES.items():
+        assert root.get_command(context, alias) is root.get_command(context, name)
+
+
+@pytest.mark.parametrize(
+    ("words", "hint"),
+    [
+        (["lss"], "'ls'"),
+        (["zzzz"], "no command"),
+        (["ls", "--nope"], "--nope"),
+        (["fetch"], "REF"),
+        (["publish", "."], "--as"),
+        (["publish", ".", "--as", "x", "--kind", "poem"], "poem"),
+        (["config", "set", "p2p.port"], "VALUES"),
+        (["config", "get", "p2p.prot"], "p2p.port"),
+        (["config", "set", "p2p.port", "x"], "whole number"),
+        (["-c", "p2p.port", "ls"], "KEY=VALUE"),
+        (["-c", "p2p.port=x", "config", "list"], "whole number"),
+        (["completion", "tcsh"], "tcsh"),
+        (["key", "nonsense"], "nonsense"),
+    ],
+)
+def test_wrong_usage_is_exit_code_2(allod: Said, words: list[str], hint: str) -> None:
+    """A wrong command line is one sentence with what to do next, for people and as JSON."""
+    code, out, err = allod(*words)
+    assert (code, out) == (2, "")
+    assert hint in err
+    assert err.startswith("allod: ")
+    assert len(err.splitlines()) <= 3
+    code, out, _ = allod(*words, "--json")
+    assert code == 2
+    assert json.loads(out)["ok"] is False
+
+
+def test_no_command_at_all_shows_the_help(allod: Said) -> None:
+    """`allod` alone is a usage error that shows all commands."""
+    for words in ((), ("key",), ("config",)):
+        code, out, err = allod(*words)
+        assert (code, out) == (2, "")
+        assert "Usage: allod" in err
+
+
+# -- a running node, with operations that answer what the contract says
+
+MANIFEST = "bagu" + "a" * 50
+FETCHED = {
+    "ok": True, "ref": "allod:z6Mk/x@" + MANIFEST, "manifest": MANIFEST, "root": "bafy",
+    "path": "/store/view/x", "bytes": {"total": 3 << 20, "fetched": 2 << 20, "local": 1 << 20},
+    "sources": [{"peer": "12D3A", "kind": "stream", "bytes": 2 << 20}],
+    "banned": [{"peer": "12D3B", "reason": "sent a wrong leaf"}],
+    "checks": [],
+}  # fmt: skip
+PUBLISHED = {
+    "ok": True, "ref": "allod:z6Mk/x@" + MANIFEST, "manifest": MANIFEST, "root": "bafy",
+    "version": "1", "files": [{"path": "a", "size": 5, "cid": "bafk"}],
+    "bytes": {"total": 5, "new": 5, "shared": 0},
+}  # fmt: skip
+STATUS = {
+    "ok": True, "running": True, "peer": "12D3", "addresses": ["/ip4/127.0.0.1/tcp/1"],
+    "http": "http://127.0.0.1:5", "peers": 2,
+    "store": {"bytes": 5, "quota": None, "partial_bytes": 0, "files": 1}, "serving": ["allod:x"],
+}  # fmt: skip
+RELEASE = {
+    "ref": "allod:z6Mk/x@" + MANIFEST, "name": "x", "version": "1.2", "kind": "model",
+    "size": 3 << 30, "license": "MIT", "verdict": "unjudged", "publisher": "z6Mk",
+    "manifest": MANIFEST, "pinned": True, "complete": False, "added": 1.0,
+}  # fmt: skip
+DAMAGED = {
+    "ok": False, "ref": None, "leaves": {"checked": 9, "bad": 1},
+    "damaged": [{"path": "a.bin", "offset": 7, "size": 1}],
+    "error": {"code": "VERIFICATION_FAILED", "message": "1 leaf is bad.", "next": "Fetch it."},
+}  # fmt: skip
+ERRORS: dict[str, AllodError] = {
+    "other": AllodError("o", next="n"),
+    "usage": UsageError("o", next="n"),
+    "missing": NotFound("o", next="n"),
+    "wrong": VerificationFailed("o", next="n"),
+    "refused": Refused("o", next="n"),
+    "alone": NoSources("o", next="n"),
+    "liar": BadBytes("o", peer="12D3", next="n"),
+    "full": QuotaExceeded("o", next="n"),
+}
+GOT: list[Any] = []
+
+
+def answers() -> dict[str, Operation[Any]]:
+    def always(name: str, params: type, value: dict[str, Any]) -> Operation[Any]:
+        async def run(node: Node, given: object, report: Report) -> dict[str, Any]:
+            GOT.append(given)
+            report(Progress(name, 0, 10))
+            report(Progress(name, 10, 10, sources=3))
+            return value
+
+        return Operation(name, params, run, "store")
+
+    async def pin(node: Node, params: RefParams, report: Report) -> dict[str, Any]:
+        raise ERRORS[params.ref]
+
+    made = [
+        always("fetch", FetchParams, FETCHED),
+        always("publish", PublishParams, PUBLISHED),
+        always("status", NoParams, STATUS),
+        always("ls", NoParams, {"ok": True, "releases": [RELEASE]}),
+        always("verify", NoParams, DAMAGED),
+        always("rm", RefParams, {"ok": True, "ref": "allod:x", "size": 5}),
+        always("peers", NoParams, {"ok": True, "peers": [{"peer": "12D3", "addresses": ["/x"]}]}),
+        Operation("pin", RefParams, pin, "store"),
+    ]
+    return {one.name: one for one in made}
+
+
+@pytest.fixture
+async def door(home: Path) -> AsyncIterator[Door]:
+    GOT.clear()
+    async with serving(home, answers()) as found:
+        yield found
+
+
+async def ask(*words: str, **environ: str) -> tuple[int, str, str]:
+    """Run the installed command against the node that this test serves."""
+    done = await trio.run_process(
+        [ALLOD, *words],
+        capture_stdout=True,
+        capture_stderr=True,
+        check=False,
+        env=os.environ | environ,
+    )
+    assert b"Traceback" not in done.stdout + done.stderr
+    return done.returncode, done.stdout.decode(), done.stderr.decode()
+
+
+async def test_json_is_one_object_and_progress_goes_to_stderr(door: Door) -> None:
+    """With --json stdout is the operation's object, stderr is NDJSON events."""
+    for words, expected in [
+        (["fetch", "x"], FETCHED),
+        (["pull", "x"], FETCHED),
+        (["publish", ".", "--as", "x"], PUBLISHED),
+        (["status"], STATUS),
+        (["ls"], {"ok": True, "releases": [RELEASE]}),
+    ]:
+        code, out, err = await ask(*words, "--json")
+        assert code == 0, (words, err)
+        assert json.loads(out) == expected
+        assert [next(iter(json.loads(line))) for line in err.splitlines()] == ["progress"] * 2
+
+
+async def test_people_get_words(door: Door) -> None:
+    """Without --json there are lines for people, the link or the folder last on stdout."""
+    code, out, err = await ask("fetch", "x")
+    assert code == 0
+    assert "2.0 MiB from 1 source(s)" in out
+    assert "12D3B: sent a wrong leaf" in out
+    assert out.splitlines()[-1] == "/store/view/x"
+    last = err.splitlines()[-1]
+    assert last.startswith("fetch: 100% (10 B of 10 B)")
+    assert last.endswith(", 3 sources")
+    _, out, _ = await ask("publish", ".", "--as", "x")
+    assert out.splitlines()[-1] == PUBLISHED["ref"]
+    _, out, _ = await ask("ls")
+    assert (
+        out.split()
+        == (
+            "NAME VERSION KIND SIZE LICENCE STATE MANIFEST "
+            f"x 1.2 model 3.0 GiB MIT partial pinned {MANIFEST}"
+        ).split()
+    )
+    _, out, _ = await ask("status")
+    assert "http://127.0.0.1:5" in out
+    assert "no quota" in out
+    _, out, _ = await ask("peers")
+    assert "12D3" in out
+    _, out, _ = await ask("rm", "x")
+    assert "removed allod:x" in out
+    _, out, _ = await ask("fetch", "x", "--dry-run")
+    assert "would fetch 2.0 MiB; 1.0 MiB are here already" in out
+
+
+async def test_quiet_prints_the_result_alone(door: Door) -> None:
+    """`$(allod publish ... --quiet)` is the link, `$(allod fetch ... -q)` the folder."""
+    assert await ask("publish", ".", "--as", "x", "--quiet") == (0, f"{PUBLISHED['ref']}\n", "")
+    assert await ask("fetch", "x", "-q") == (0, "/store/view/x\n", "")
+
+
+async def test_flags_reach_the_operation(door: Door, tmp_path: Path) -> None:
+    """Every flag of fetch and publish arrives, folders made absolute."""
+    await ask(
+        "fetch", "x", "--peer", "/a", "--peer", "/b", "--include", "*.md", "--exclude", "x*",
+        "--tensor", "lm*", "--local-dir", "out", "--revision", "2", "--dry-run", "--no-pin",
+        "--yes", "--offline",
+    )  # fmt: skip
+    assert GOT[-1] == FetchParams(
+        "x", ("/a", "/b"), ("*.md",), ("x*",), ("lm*",), str(Path.cwd() / "out"), True, True, True,
+        "2", False,
+    )  # fmt: skip
+    await ask(
+        "publish", str(tmp_path), "--as", "n", "--kind", "dataset", "--version", "3", "--license",
+        "MIT", "--base", "b", "--data", "d", "--consent-basis", "asked", "--personal-data", "none",
+        "--allowed-use", "research", "--no-redistribution", "--contact", "me",
+        "--profile", "fixed-1m", "--description", "words", "--key", "k", "--web-seed", "https://w",
+        "--no-sha256", "--offline",
+    )  # fmt: skip
+    assert GOT[-1] == PublishParams(
+        str(tmp_path), "n", "dataset", "3", "MIT", ("b",), ("d",), "asked", "none", ("research",),
+        False, "me", "fixed-1m", "words", "k", ("https://w",), True, True,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("name", list(ERRORS))
+async def test_exit_codes_are_those_of_the_error_tree(door: Door, name: str) -> None:
+    """Each kind of error has its exit code and its word; people get the sentence and the advice."""
+    code, out, err = await ask("pin", name)
+    assert code == ERRORS[name].exit_code
+    assert (out, err) == ("", "allod: o\n       n\n")
+    code, out, _ = await ask("pin", name, "--json")
+    assert code == ERRORS[name].exit_code
+    error = json.loads(out)["error"]
+    assert (error["code"], error["message"], error["next"]) == (ERRORS[name].code, "o", "n")
+    assert error.get("peer", "") == getattr(ERRORS[name], "peer", "")
+
+
+async def test_damage_is_exit_code_4_with_the_whole_list(door: Door) -> None:
+    """verify prints what is damaged, and fails."""
+    code, out, err = await ask("verify")
+    assert code == 4
+    assert "damaged a.bin at byte 7" in out
+    assert "1 leaf is bad." in err
+    code, out, _ = await ask("verify", "--json")
+    assert (code, json.loads(out)) == (4, DAMAGED)
+
+
+async def test_env_is_for_eval(door: Door) -> None:
+    """`allod env` prints what a shell can evaluate."""
+    code, out, _ = await ask("env")
+    assert code == 0
+    done = await trio.run_process(
+        ["sh", "-c", f'{out}\necho "$HF_ENDPOINT $OPENAI_BASE_URL"'], capture_stdout=True
+    )
+    assert done.stdout == b"http://127.0.0.1:5 http://127.0.0.1:5/v1\n"
+
+
+async def test_ctrl_c_is_exit_code_130(door: Door) -> None:
+    """Ctrl-C ends a command at once and without noise, and cancels its work in the node."""
+    async with trio.open_nursery() as nursery:
+        child = await nursery.start(
+            partial(
+                trio.run_process, [ALLOD, "unpin", "x"], check=False,
+                stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            )
+        )  # fmt: skip
+        with trio.fail_after(10):
+            await door.story.started.wait()
+            child.send_signal(2)
+            await door.story.cancelled.wait()
+            assert await child.wait() == 130
+            assert b"Traceback" not in await child.stderr.receive_some()
+
+
+async def test_a_closed_pipe_is_no_noise(door: Door) -> None:
+    """`allod ls | head -0` ends quietly."""
+    done = await trio.run_process(
+        ["sh", "-c", f"{ALLOD} ls --json | true"], capture_stderr=True, check=False
+    )
+    assert b"Traceback" not in done.stderr
+    assert b"BrokenPipe" not in done.stderr
+
+
+async def test_asking_a_running_node_is_cheap(door: Door) -> None:
+    """`allod ls` costs under 0.3 s of CPU, `allod --version` under 0.15 s."""
+    for words, most in ((["ls"], 0.3), (["--version"], 0.15)):
+        spent = []
+        for _ in range(3):
+            before = resource.getrusage(resource.RUSAGE_CHILDREN)
+            assert (await ask(*words))[0] == 0
+            after = resource.getrusage(resource.RUSAGE_CHILDREN)
+            spent.append(after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime)
+        assert min(spent) < most, (words, spent)
+
+
+# -- no node
+
+
+def test_what_needs_a_running_node_says_so(allod: Said) -> None:
+    """env and peers without a node are exit code 7 and how to start one."""
+    for name in ("env", "peers"):
+        code, _, err = allod(name)
+        assert code == 7
+        assert "allod up" in err
+        code, out, _ = allod(name, "--json")
+        assert (code, json.loads(out)["error"]["code"]) == (7, "NO_NODE")
+
+
+def test_config_round_trip(allod: Said, home: Path) -> None:
+    """set, get, list and unset agree; -c wins for one command."""
+    assert allod("config", "set", "p2p.port", "5")[0] == 0
+    assert allod("config", "get", "p2p.port") == (0, "5\n", "")
+    assert allod("-c", "p2p.port=6", "config", "get", "p2p.port") == (0, "6\n", "")
+    found = json.loads(allod("config", "list", "--json")[1])["settings"]
+    [row] = [one for one in found if one["key"] == "p2p.port"]
+    assert (row["value"], row["from"]) == (5, f"in {home / 'config.toml'}")
+    assert allod("config", "unset", "p2p.port") == (0, "", "")
+    assert json.loads(allod("config", "get", "p2p.port", "--json")[1])["value"] == 9770
+    assert "p2p.port" in allod("config", "list")[1]
+
+
+def test_config_can_be_mended_while_it_is_broken(allod: Said, home: Path) -> None:
+    """A wrong value in the file doesn't keep `config set` from putting it right."""
+    home.mkdir()
+    (home / "config.toml").write_text("[p2p]\nport = 'x'\n")
+    code, _, err = allod("config", "list")
+    assert code == 2
+    assert "p2p.port" in err
+    assert allod("config", "set", "p2p.port", "5")[0] == 0
+    assert allod("config", "get", "p2p.port") == (0, "5\n", "")
+
+
+def test_keys(allod: Said) -> None:
+    """new, list and export work without a node; a second key of the same name is refused."""
+    code, out, _ = allod("key", "new", "alice")
+    assert code == 0
+    publisher = out.strip()
+    assert publisher in allod("key", "list")[1]
+    assert json.loads(allod("key", "list", "--json")[1])["keys"][0]["publisher"] == publisher
+    code, out, _ = allod("key", "export", "alice")
+    assert code == 0
+    assert "PRIVATE KEY" in out
+    assert allod("key", "export", "bob")[0] == 3
+    assert allod("key", "new", "alice")[0] == 2
+
+
+def test_the_store_without_a_node(allod: Said, home: Path) -> None:
+    """What needs the store alone opens it here, and says so on stderr unless --quiet."""
+    code, out, err = allod("ls", "--json")
+    assert (code, json.loads(out)) == (0, {"ok": True, "releases": []})
+    assert "No node runs here" in err
+    assert allod("ls", "--quiet") == (0, "", "")
+    found = json.loads(allod("status", "--json")[1])
+    assert found["running"] is False
+    assert found["http"] is None
+    assert found["peer"].startswith("12D3Koo")
+    assert found["store"]["quota"] == 200 << 30
+    assert json.loads(allod("gc", "--dry-run", "--json")[1])["bytes"] == 0
+    assert json.loads(allod("verify", "--json")[1])["leaves"] == {"checked": 0, "bad": 0}
+    for name in ("rm", "pin", "unpin", "verify"):
+        assert allod(name, "z6Mkh6fJH2a5zZ8VoyZu5YBKiBEheztZee9hqH9XKXrxsQAK/x")[0] == 3
+        assert allod(name, "not a reference")[0] == 2
+
+
+def test_publish_and_look_after_a_release(allod: Said, tmp_path: Path) -> None:
+    """publish, ls, pin, verify, damage, rm and gc, all in this process on a real store."""
+    folder = tmp_path / "model"
+    folder.mkdir()
+    (folder / "weights.bin").write_bytes(b"w" * 3_000_000)
+    allod("key", "new", "alice")
+    code, out, err = allod("publish", str(folder), "--as", "alice/tiny", "--license", "MIT", "-q")
+    assert code == 0, err
+    link = out.strip()
+    assert link.startswith("allod:")
+    [release] = json.loads(allod("ls", "--json")[1])["releases"]
+    assert (release["name"], release["license"], release["complete"]) == ("tiny", "MIT", True)
+    assert json.loads(allod("status", "--json")[1])["serving"] == [release["ref"]]
+    for ref in (link, release["ref"], release["manifest"], "alice/tiny"):
+        assert allod("unpin", ref)[0] == 0, ref
+        assert allod("pin", ref)[0] == 0, ref
+    assert allod("verify", "alice/tiny")[0] == 0
+    assert allod("rm", "alice/tiny")[0] == 0
+    assert json.loads(allod("gc", "--json")[1])["files"] >= 1
+    assert allod("verify", link)[0] == 3
+
+
+def test_an_unforeseen_error_is_one_line(
+    allod: Said, monkeypatch: pytest.MonkeyPatch, home: Path
+) -> None:
+    """A bug is exit code 1, one sentence and how to see more; ALLOD_LOG=debug shows the trace."""
+
+    def broken(*words: object, **named: object) -> None:
+        raise ZeroDivisionError("a bug")
+
+    monkeypatch.setattr("node.client.call", broken)
+    code, out, err = allod("ls")
+    assert (code, out) == (1, "")
+    assert "ZeroDivisionError" in err
+    assert "ALLOD_LOG=debug" in err
+    assert len(err.splitlines()) == 2
+    monkeypatch.setenv("ALLOD_LOG", "debug")
+    with pytest.raises(AssertionError, match="Traceback"):
+        allod("ls")
+
+
+# -- completion
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion_scripts(allod: Said, shell: str) -> None:
+    """There is a script for each shell; bash accepts its own."""
+    code, out, _ = allod("completion", shell)
+    assert code == 0
+    assert "_ALLOD_COMPLETE" in out
+    if shell == "bash":
+        subprocess.run(["bash", "-n"], input=out.encode(), check=True)
+
+
+def test_words_are_completed() -> None:
+    """Commands, options and configuration keys complete."""
+    for words, expected in [
+        ("allod pub", "publish"),
+        ("allod fetch --inc", "--include"),
+        ("allod config get p2p.po", "p2p.port"),
+    ]:
+        environ = {"_ALLOD_COMPLETE": "bash_complete", "COMP_WORDS": words}
+        environ["COMP_CWORD"] = str(len(words.split()) - 1)
+        done = subprocess.run([ALLOD], env=os.environ | environ, capture_output=True, check=True)
+        assert f"plain,{expected}" in done.stdout.decode()
+
+
+# -- how things are shown
+
+
+@pytest.mark.parametrize(
+    ("event", "line"),
+    [
+        (Progress("hash", 0), "hash: 0 B"),
+        (Progress("hash", 5 << 20, rate=1 << 20), "hash: 5.0 MiB, 1.0 MiB/s"),
+        (
+            Progress("fetch", 1 << 30, 4 << 30, rate=float(64 << 20), sources=1),
+            "fetch: 25% (1.0 GiB of 4.0 GiB), 64.0 MiB/s, 48 s left, 1 source",
+        ),
+        (Progress("read", 3, 7, unit="files"), "read: 42% (3 files of 7 files)"),
+    ],
+)
+def test_progress_as_a_line(event: Progress, line: str) -> None:
+    """A line says how far, how fast, how long still, and from how many."""
+    assert describe(event) == line
+
+
+def test_on_a_pipe_there_is_a_line_now_and_then(capsys: pytest.CaptureFixture[str]) -> None:
+    """A thousand events are two lines: the first and the last."""
+    view = open_view(as_json=False, quiet=False)
+    assert type(view) is Lines
+    with view:
+        for done in range(1001):
+            view.show(Progress("fetch", done, 1000))
+        view.show(Progress("fetch", 1000, 1000))
+        view.show(Note("hello"))
+        view.show(Note("careful", "warning"))
+    lines = capsys.readouterr().err.splitlines()
+    assert lines == [
+        "fetch: 0% (0 B of 1000 B)",
+        "fetch: 100% (1000 B of 1000 B)",
+        "hello",
+        "warning: careful",
+    ]
+
+
+def test_quiet_shows_warnings_alone(capsys: pytest.CaptureFixture[str]) -> None:
+    """--quiet keeps what a person must know."""
+    with open_view(as_json=False, quiet=True) as view:
+        view.show(Progress("fetch", 1, 2))
+        view.show(Note("hello"))
+        view.show(Note("careful", "warning"))
+    assert capsys.readouterr().err == "warning: careful\n"
+
+
+def test_a_terminal_gets_a_bar(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a terminal there is a bar with bytes, rate and sources, and it goes away at the end."""
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 25, 100, 0, 0))
+    with os.fdopen(theirs, "w") as terminal, os.fdopen(ours, "rb", buffering=0) as screen:
+        monkeypatch.setattr(sys, "stderr", terminal)
+        assert type(open_view(as_json=False, quiet=False)) is Lines
+        monkeypatch.setenv("TERM", "xterm")
+        view = open_view(as_json=False, quiet=False)
+        assert type(view) is Bars
+        with view:
+            view.show(Progress("fetch", 1 << 20, 8 << 20, sources=3))
+            view.show(Note("in between"))
+            view.show(Progress("fetch", 8 << 20, 8 << 20, sources=3))
+            view.show(Progress("fetch", 0, 8 << 20))
+            view.show(Progress("check", 1, 2, unit="files"))
+        terminal.flush()
+        shown = screen.read(65536).decode()
+    assert "fetch" in shown
+    assert "/8.00M" in shown
+    assert "3 sources" in shown
+    assert "in between" in shown
+
+
+def test_numbers_for_people() -> None:
+    """Sizes, times and tables read well."""
+    assert [size_text(n) for n in (0, 1023, 1024, 5 << 30, 3 << 40)] == [
+        "0 B", "1023 B", "1.0 KiB", "5.0 GiB", "3.0 TiB",
+    ]  # fmt: skip
+    assert [duration_text(n) for n in (5, 600, 9000)] == ["5 s", "10 min", "2.5 h"]
+    assert table(("A", "B"), []) == []
+    assert table(("A", "B"), [("xx", "y")]) == ["A   B", "xx  y"]
+
+
+def test_the_version(allod: Said) -> None:
+    """--version is one line, before and after click has a say."""
+    code, out, _ = allod("--version")
+    assert code == 0
+    assert out.startswith("allod ")
+    assert allod("-c", "p2p.port=0", "--version")[1] == out

@@ -24,10 +24,10 @@ MAX_GGUF_HEADER: Final = 64 << 20
 """Bytes before a GGUF file's tensors: vocabularies of 250,000 tokens need about 10 MB."""
 
 MAX_ITEMS: Final = 2_000_000
-"""Strings and arrays inside arrays, together: several times the largest vocabulary."""
+"""Strings inside arrays, together: several times the largest vocabulary and its merges."""
 
 MAX_KEPT: Final = 4096
-"""Numbers of an array that are kept as metadata: one for every layer, not the vocabulary's."""
+"""Numbers in arrays that are kept as metadata, together: some for every layer, no vocabulary's."""
 
 MAX_GGUF_DIMS: Final = 4
 """Dimensions of a tensor: all that ggml can hold."""
@@ -39,7 +39,7 @@ _TYPES: Final = """
     14 Q6_K 256 210; 15 Q8_K 256 292; 16 IQ2_XXS 256 66; 17 IQ2_XS 256 74; 18 IQ3_XXS 256 98
     19 IQ1_S 256 50; 20 IQ4_NL 32 18; 21 IQ3_S 256 110; 22 IQ2_S 256 82; 23 IQ4_XS 256 136
     24 I8 1 1; 25 I16 1 2; 26 I32 1 4; 27 I64 1 8; 28 F64 1 8; 29 IQ1_M 256 56; 30 BF16 1 2
-    34 TQ1_0 256 54; 35 TQ2_0 256 66; 39 MXFP4 32 17
+    34 TQ1_0 256 54; 35 TQ2_0 256 66; 39 MXFP4 32 17; 40 NVFP4 64 36; 41 Q1_0 128 18
 """
 _GGML: Final = {
     int(number): (name, int(elements), int(size))
@@ -54,7 +54,6 @@ _SCALARS: Final = {
 }
 _STRING: Final = 8
 _ARRAY: Final = 9
-_MAX_NESTED: Final = 4  # arrays in arrays; none are known to exist
 
 
 class _Short(Exception):
@@ -67,7 +66,8 @@ class _Reader:
     def __init__(self, data: bytes) -> None:
         self.data = data
         self.at = 0
-        self.items = 0  # strings and arrays met inside arrays
+        self.items = 0  # strings met inside arrays
+        self.kept = 0  # numbers in arrays that were kept
 
     def take(self, size: int) -> int:
         """Step over ``size`` bytes: where they begin."""
@@ -88,28 +88,27 @@ class _Reader:
         except UnicodeDecodeError as exc:
             raise VerificationFailed(f"A GGUF name or text at byte {start} is not UTF-8.") from exc
 
-    def value(self, kind: int, depth: int = 0) -> Any:
+    def value(self, kind: int) -> Any:
         """Read a metadata value; ``None`` for an array that is not worth keeping."""
         if kind in _SCALARS:
             return self.number(_SCALARS[kind])
         if kind == _STRING:
             return self.string()
-        if kind != _ARRAY or depth >= _MAX_NESTED:
-            raise VerificationFailed(f"A GGUF value is of the unknown type {kind}, or too deep.")
+        if kind != _ARRAY:
+            raise VerificationFailed(f"A GGUF value has a type from 0 to 12, not {kind}.")
         kind, count = self.number("<I"), self.number("<Q")
         if kind in _SCALARS:
             start = self.take(count * struct.calcsize(_SCALARS[kind]))
-            if count > MAX_KEPT:
+            if self.kept + count > MAX_KEPT:
                 return None
+            self.kept += count
             return struct.unpack_from(f"<{count}{_SCALARS[kind][1]}", self.data, start)
+        if kind != _STRING:  # arrays in arrays are allowed on paper; no loader reads them
+            raise VerificationFailed(f"A GGUF array holds numbers or strings, not type {kind}.")
         self.items += count
         if self.items > MAX_ITEMS:
             raise VerificationFailed(f"A GGUF header has over {MAX_ITEMS} strings in arrays.")
-        if kind == _STRING:
-            self.skip_strings(count)
-        else:
-            for _ in range(count):
-                self.value(kind, depth + 1)
+        self.skip_strings(count)
         return None
 
     def skip_strings(self, count: int) -> None:
@@ -188,8 +187,8 @@ def _gguf_tensors(rows: Iterable[_Row], data: int, alignment: int, size: int) ->
     if len({row[0] for row in ordered}) != len(ordered):
         raise VerificationFailed("Two tensors of a GGUF file have the same name.")
     tensors: list[Tensor] = []
-    ends = [data + row[3] for row in ordered[1:]] + [size]
-    for (name, kind, shape, offset), limit in zip(ordered, ends, strict=True):
+    limits = [*(data + row[3] for row in ordered), size][1:]  # where the next begins, or the end
+    for (name, kind, shape, offset), limit in zip(ordered, limits, strict=True):
         start = data + offset
         dtype, elements, block = _GGML.get(kind, (f"ggml-{kind}", 0, 0))
         stop = limit

@@ -196,7 +196,7 @@ DIRECTORY = data_field(b"\x08\x01")
         (b"\x10\x00" + FILE, "no UnixFS|one way"),
         (FILE + b"\x12\x00", "one way"),
         (FILE[:-1], "to the end of its message"),
-        (LINK + FILE, ""),
+        (LINK + FILE, "wire type 1"),
     ],
 )
 def test_refusals(block: bytes, reason: str) -> None:

@@ -1,0 +1,205 @@
+"""The index: an SQLite database that remembers what lies on disk, so that nobody has to look.
+
+It is a cache: whatever it says can be found out again from the files (see rebuild.py), and a row is
+written only after what it speaks of is safe on disk.
+WAL and ``synchronous=FULL``: with NORMAL, a power cut takes the last commits with it.
+
+This is the only module that knows asyncio, aiosqlite and trio_asyncio.
+The index brings an event loop of its own, so it works from every trio task, system tasks included.
+Each method is one whole transaction, takes its turn, and is shielded from there on: a cancel comes
+before BEGIN or after COMMIT, never between them.
+A statement costs a tenth of a millisecond: nothing here is called once a leaf.
+"""
+
+import sqlite3
+from collections.abc import (
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Iterable,
+    Iterator,
+    Sequence,
+)
+from contextlib import asynccontextmanager, contextmanager, suppress
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+import aiosqlite
+import trio
+import trio_asyncio  # type: ignore[import-untyped]
+
+from node.store.migrations import STEPS
+from p2p.errors import DiskFull, ReadOnly, StoreError
+
+T = TypeVar("T")
+Rows = list[tuple[Any, ...]]
+
+CLEAN: Final = "clean"
+"""Set when the store was closed in order: then the index needs no comparison with the disk."""
+_BATCH: Final = 20_000  # rows given to one executemany: some MB of Python objects
+
+
+class IndexBroken(StoreError):
+    """The database is damaged or newer than this program: throw it away and rebuild it."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, next="Start again: the index will be rebuilt from the files.")
+
+
+@contextmanager
+def _sqlite_errors() -> Iterator[None]:
+    try:
+        yield
+    except sqlite3.Error as exc:
+        code = getattr(exc, "sqlite_errorcode", 0) & 0xFF  # the rest is the extended code
+        if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+            raise IndexBroken(f"The index is damaged: {exc}.") from exc
+        if code == sqlite3.SQLITE_FULL:
+            raise DiskFull(
+                "The disk is full: the store could not write its index.",
+                next="Free some room on this disk, or let `allod gc` delete what nobody pinned.",
+            ) from exc
+        if code in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM):
+            raise ReadOnly(
+                f"The store's index may not be written: {exc}.",
+                next="Check the owner and the mount options of the store's folder.",
+            ) from exc
+        if code == sqlite3.SQLITE_ERROR or isinstance(exc, sqlite3.ProgrammingError):
+            raise  # our own mistake
+        raise StoreError(f"The store's index could not be used: {exc}.") from exc
+
+
+class Transaction:
+    """What may be done between BEGIN and COMMIT; lives in the index's own event loop."""
+
+    def __init__(self, database: aiosqlite.Connection) -> None:
+        self._database = database
+
+    async def run(self, sql: str, *parameters: object) -> Rows:
+        """Run one statement and return its rows."""
+        rows = await self._database.execute_fetchall(sql, parameters)
+        return [tuple(row) for row in rows]
+
+    async def many(self, sql: str, rows: Iterable[Sequence[object]]) -> None:
+        """Run one statement for each row of parameters."""
+        batch: list[Sequence[object]] = []
+        for row in rows:
+            batch.append(row)
+            if len(batch) == _BATCH:
+                await self._database.executemany(sql, batch)
+                batch = []
+        if batch:
+            await self._database.executemany(sql, batch)
+
+
+class Index:
+    """The open database; file_rows.py and release_rows.py know its tables."""
+
+    def __init__(self, loop: trio_asyncio.TrioEventLoop, database: aiosqlite.Connection) -> None:
+        self._loop = loop
+        self._database = database
+        self._turn = trio.Lock()
+        self.suspect = False  # it may say less than the disk: then it is not marked as clean
+
+    async def _run(self, work: Callable[["Transaction"], Awaitable[T]], begin: str) -> T:
+        database = self._database
+
+        async def transaction() -> T:
+            await database.execute_fetchall(begin)
+            try:
+                result = await work(Transaction(database))
+                await database.commit()
+            except BaseException:
+                with suppress(sqlite3.Error):  # SQLite may have rolled back by itself
+                    await database.rollback()
+                raise
+            return result
+
+        async with self._turn:
+            with trio.CancelScope(shield=True):
+                try:
+                    with _sqlite_errors():
+                        result: T = await self._loop.run_aio_coroutine(transaction())
+                except StoreError:
+                    self.suspect = True
+                    raise
+        return result
+
+    async def write(self, work: Callable[["Transaction"], Awaitable[T]]) -> T:
+        """Run ``work`` as one transaction that changes something."""
+        return await self._run(work, "BEGIN IMMEDIATE")
+
+    async def ask(self, sql: str, *parameters: object) -> Rows:
+        """Return the rows of one question."""
+        return await self._run(lambda transaction: transaction.run(sql, *parameters), "BEGIN")
+
+    @contextmanager
+    def trailing(self) -> Iterator[None]:
+        """Surround a change that goes to the disk first and to the index after it."""
+        try:
+            yield
+        except BaseException:
+            self.suspect = True
+            raise
+
+    async def mark(self, name: str, value: int) -> None:
+        """Remember a number."""
+
+        await self.write(
+            lambda transaction: transaction.run(
+                "INSERT OR REPLACE INTO marks VALUES (?, ?)", name, value
+            )
+        )
+
+    async def marked(self, name: str) -> int:
+        """Return the number remembered, or 0."""
+        rows = await self.ask("SELECT value FROM marks WHERE name = ?", name)
+        return int(rows[0][0]) if rows else 0
+
+    async def check(self) -> None:
+        """Read the whole database; ``IndexBroken`` if it contradicts itself."""
+        rows = await self.ask("PRAGMA quick_check(1)")
+        if rows != [("ok",)]:
+            raise IndexBroken(f"The index is damaged: {rows[0][0]}.")
+
+
+async def _connect(path: Path) -> aiosqlite.Connection:
+    """Open the database and bring it to the present shape."""
+    database = await aiosqlite.connect(path, isolation_level=None)
+    try:
+        await database.execute_fetchall("PRAGMA journal_mode = WAL")
+        await database.execute_fetchall("PRAGMA synchronous = FULL")
+        await database.execute_fetchall("PRAGMA foreign_keys = ON")
+        # unhex() is in SQLite since 3.41 only.
+        await database.create_function("unhex_", 1, bytes.fromhex, deterministic=True)
+        [[version]] = await database.execute_fetchall("PRAGMA user_version")
+        if version > len(STEPS):
+            raise IndexBroken(f"The index has version {version}, this program knows {len(STEPS)}.")
+        for number, step in enumerate(STEPS[version:], version + 1):
+            await database.executescript(
+                f"BEGIN IMMEDIATE; {step}; PRAGMA user_version = {number}; COMMIT;"
+            )
+    except BaseException:
+        await database.close()
+        raise
+    return database
+
+
+@asynccontextmanager
+async def open_index(path: Path) -> AsyncIterator[Index]:
+    """Open the index at ``path``, or make it; ``IndexBroken`` when it is of no use."""
+    failure: BaseException | None = None
+    async with trio_asyncio.open_loop() as loop:
+        # An error that passes through the loop's nurseries would come out wrapped in groups.
+        try:
+            with trio.CancelScope(shield=True), _sqlite_errors():
+                database = await loop.run_aio_coroutine(_connect(path))
+            try:
+                yield Index(loop, database)
+            finally:
+                with trio.CancelScope(shield=True), _sqlite_errors():
+                    await loop.run_aio_coroutine(database.close())
+        except (Exception, KeyboardInterrupt) as exc:  # whatever it is: raised again below
+            failure = exc
+    if failure is not None:
+        raise failure

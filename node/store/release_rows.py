@@ -1,0 +1,159 @@
+"""The index's tables of releases, of the files they name, and of the nodes of their folders."""
+
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from node.store.index import Index, Transaction
+from node.store.retention import Claim
+from p2p.cid import CID
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """A recorded release, as ``ls`` shows it: ``size`` in bytes, ``added`` seconds since 1970.
+
+    ``complete``: all its files are here. ``listing``: the CID of its list of files, where that is
+    not part of the manifest. ``files``: how many the release has.
+    """
+
+    manifest_cid: CID
+    publisher: str
+    name: str
+    version: str
+    kind: str
+    size: int
+    license: str
+    root: CID
+    listing: CID | None
+    files: int
+    pinned: bool
+    complete: bool
+    added: float
+    petname: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class NamedFile:
+    """A file under its path in a release."""
+
+    path: str
+    cid: CID
+    size: int
+
+
+class ReleaseRows:
+    """Questions about releases, and changes; each is one transaction."""
+
+    def __init__(self, index: Index) -> None:
+        self._index = index
+        self.trailing = index.trailing
+
+    async def put_release(
+        self, release: Release, files: Iterable[NamedFile], folders: Mapping[CID, bytes]
+    ) -> None:
+        """Record a release, in place of what was recorded of it."""
+        files = list(files)
+
+        async def work(transaction: Transaction) -> None:
+            await transaction.run(
+                "DELETE FROM releases WHERE manifest = ?", bytes(release.manifest_cid)
+            )
+            [[key]] = await transaction.run(
+                "INSERT INTO releases (manifest, publisher, name, version, kind, size, license,"
+                " root, listing, files, pinned, complete, added, petname)"
+                " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) RETURNING id",
+                bytes(release.manifest_cid),
+                *(release.publisher, release.name, release.version, release.kind, release.size),
+                *(release.license, bytes(release.root)),
+                release.listing and bytes(release.listing),
+                *(release.files, release.pinned, release.complete, release.added, release.petname),
+            )
+            await transaction.many(
+                "INSERT INTO release_files VALUES (?, ?, ?, ?)",
+                ((key, file.path, bytes(file.cid), file.size) for file in files),
+            )
+            await transaction.many(
+                "INSERT INTO folders VALUES (?, ?, ?)",
+                ((bytes(cid), key, block) for cid, block in folders.items()),
+            )
+
+        await self._index.write(work)
+
+    async def set_release(self, manifest: CID, *, pinned: bool, complete: bool) -> None:
+        """Change the two things about a release that change."""
+
+        async def work(transaction: Transaction) -> None:
+            await transaction.run(
+                "UPDATE releases SET pinned = ?, complete = ? WHERE manifest = ?",
+                pinned,
+                complete,
+                bytes(manifest),
+            )
+
+        await self._index.write(work)
+
+    async def forget_releases(self, manifests: Collection[CID]) -> None:
+        """These releases are no longer recorded."""
+        rows = [(bytes(manifest),) for manifest in manifests]
+
+        async def work(transaction: Transaction) -> None:
+            await transaction.many("DELETE FROM releases WHERE manifest = ?", rows)
+
+        await self._index.write(work)
+
+    async def releases(self, manifest: CID | None = None) -> list[Release]:
+        """Return one release, or all, the latest first."""
+        rows = await self._index.ask(
+            "SELECT manifest, publisher, name, version, kind, size, license, root, listing, files,"
+            " pinned, complete, added, petname FROM releases"
+            " WHERE ?1 IS NULL OR manifest = ?1 ORDER BY added DESC, id DESC",
+            manifest and bytes(manifest),
+        )
+        return [_release(row) for row in rows]
+
+    async def release_files(self, manifest: CID) -> list[NamedFile]:
+        """Return the files of a release by their paths."""
+        rows = await self._index.ask(
+            "SELECT path, cid, release_files.size FROM release_files"
+            " JOIN releases ON releases.id = release WHERE manifest = ? ORDER BY path",
+            bytes(manifest),
+        )
+        return [NamedFile(path, CID.from_bytes(cid), size) for path, cid, size in rows]
+
+    async def named(self, cid: CID) -> list[tuple[CID, str]]:
+        """Return every release, and the path in it, that names a file; "" is the listing."""
+        rows = await self._index.ask(
+            "SELECT manifest, path FROM release_files JOIN releases ON releases.id = release"
+            " WHERE cid = ?1 UNION ALL SELECT manifest, '' FROM releases WHERE listing = ?1",
+            bytes(cid),
+        )
+        return [(CID.from_bytes(manifest), path) for manifest, path in rows]
+
+    async def claims(self) -> list[Claim]:
+        """Return what every release keeps from being garbage."""
+        releases = await self.releases()
+        rows = await self._index.ask(
+            "SELECT DISTINCT manifest, cid FROM release_files"
+            " JOIN releases ON releases.id = release"
+        )
+        files: dict[bytes, set[CID]] = {}
+        for manifest, cid in rows:
+            files.setdefault(manifest, set()).add(CID.from_bytes(cid))
+        claims = []
+        for release in releases:
+            named = files.get(bytes(release.manifest_cid), set())
+            if release.listing is not None:
+                named.add(release.listing)
+            claims.append(Claim(release.manifest_cid, release.pinned, named))
+        return claims
+
+
+def _release(row: tuple[Any, ...]) -> Release:
+    manifest, publisher, name, version, kind, size, license, root, listing, files, *rest = row
+    pinned, complete, added, petname = rest
+    return Release(
+        CID.from_bytes(manifest), publisher, name, version, kind, size, license,
+        CID.from_bytes(root), listing and CID.from_bytes(listing), files,
+        bool(pinned), bool(complete), added, petname,
+    )  # fmt: skip

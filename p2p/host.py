@@ -1,0 +1,438 @@
+"""A running libp2p host: an identity, open connections, and HTTP over streams.
+
+Knows peers and streams; must not know CIDs, manifests or the store.
+Transport is TCP with noise and yamux, never plaintext, never anything else.
+
+Rules that it keeps:
+
+- One fault boundary: whatever a peer's stream raises ends that stream. The peer's breaches of
+  protocol are counted, logged once a minute a peer, and end in a ban for a minute; our own bugs
+  are logged with their traceback.
+- Every peer has a budget (``p2p.limits``): past it, streams are reset and requests get 429.
+- A peer that does not answer pings is disconnected, so silence never looks like slowness.
+- Leaving ``open_host`` ends every connection and task.
+"""
+
+import logging
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+
+import trio
+from libp2p.abc import INetStream, ISecureTransport
+from libp2p.crypto.ed25519 import create_new_key_pair as ed25519_pair
+from libp2p.crypto.keys import KeyPair
+from libp2p.crypto.x25519 import create_new_key_pair as x25519_pair
+from libp2p.custom_types import TMuxerOptions, TProtocol
+from libp2p.host.basic_host import BasicHost
+from libp2p.network.connection.swarm_connection import SwarmConn
+from libp2p.network.exceptions import SwarmException
+from libp2p.peer.id import ID
+from libp2p.security.noise.transport import PROTOCOL_ID as NOISE
+from libp2p.security.noise.transport import Transport as NoiseTransport
+from libp2p.stream_muxer.yamux.yamux import PROTOCOL_ID as YAMUX
+from libp2p.stream_muxer.yamux.yamux import Yamux
+from libp2p.transport.upgrader import TransportUpgrader
+
+from p2p.address import Address, Reach
+from p2p.errors import (
+    AllodError,
+    NoSources,
+    PeerFault,
+    PeerGone,
+    PeerRefused,
+    UsageError,
+)
+from p2p.http import Handler, HttpLimits, Request, Response, serve_http
+from p2p.keys import SecretKey
+from p2p.limits import Book, PeerLimits
+from p2p.listening import dialable, endpoints, open_listeners
+from p2p.network import Listener, Network, connected_since, open_network
+from p2p.streams import BROKEN, NEGOTIATE_TIME, PeerStream, ping
+
+log = logging.getLogger(__name__)
+
+HTTP = "/http/1.1"
+"""The protocol id of libp2p's HTTP specification."""
+OPEN_TIME = 15.0
+"""Seconds to open a stream, the dial included."""
+PING_EVERY = 20.0
+"""Seconds between two pings of a connection."""
+PING_TIME = 20.0
+"""Seconds for the answer to a ping: a stopped peer is gone 40 s after it stopped."""
+MAX_KNOWN_PEERS = 4096
+"""Peers whose addresses are kept: a few hundred KB."""
+MAX_KNOWN_ADDRESSES = 16
+"""Addresses kept of one peer."""
+
+
+@dataclass(frozen=True)
+class HostSettings:
+    """How a host runs; addresses are multiaddrs."""
+
+    listen_port: int = 0
+    """0 picks a free one."""
+    listen_hosts: tuple[str, ...] = ("0.0.0.0",)
+    """IP addresses of this machine; none at all: the host only dials."""
+    bootstrap: tuple[str, ...] = ()
+    dht: str = "server"
+    """"server" answers DHT queries, "client" only asks."""
+    mdns: bool = True
+    limits: PeerLimits = field(default_factory=PeerLimits)
+    known_peers: tuple[str, ...] = ()
+    """Peers of an earlier run."""
+    announce: tuple[str, ...] = ()
+    """What is told to others instead of the addresses of the interfaces: a forwarded port."""
+    http: HttpLimits = field(default_factory=HttpLimits)
+
+
+@dataclass(frozen=True, slots=True)
+class PeerInfo:
+    """A connected peer."""
+
+    peer: str
+    addresses: tuple[str, ...]
+    since: float
+    """Unix time of the oldest open connection."""
+
+
+def session_options(key: KeyPair) -> tuple[dict[TProtocol, ISecureTransport], TMuxerOptions]:
+    """Return the security transports and the multiplexers that this node speaks.
+
+    The one place that chooses them: what is not here is refused in both directions.
+    """
+    noise = NoiseTransport(key, noise_privkey=x25519_pair().private_key)
+    return {TProtocol(NOISE): noise}, {TProtocol(YAMUX): Yamux}
+
+
+class _PeerHost(BasicHost):
+    """libp2p's host whose tasks live in a nursery of ours and not in trio's system nursery."""
+
+    nursery: trio.Nursery
+
+    def _schedule_identify(self, peer_id: ID, *, reason: str) -> None:
+        if peer_id == self.get_id() or peer_id in self._identify_inflight:
+            return
+        if not self._should_identify_peer(peer_id) or peer_id in self._identified_peers:
+            return
+        self._identify_inflight.add(peer_id)
+        self.nursery.start_soon(self._identify_task_entry, peer_id, reason)
+
+    async def _identify_task_entry(self, peer_id: ID, reason: str) -> None:
+        try:
+            await super()._identify_task_entry(peer_id, reason)
+        except Exception:
+            # What a peer says about itself is optional, and so is the answer to asking.
+            log.debug("identify failed", exc_info=True)
+
+
+StreamHandler = Callable[[INetStream], Awaitable[None]]
+
+
+class Host:
+    """The door to the network; made by ``open_host``."""
+
+    def __init__(
+        self, key: SecretKey, settings: HostSettings, bound: Sequence[tuple[str, int]]
+    ) -> None:
+        self.settings = settings
+        self.peer_id = key.public.peer_id
+        self.book = Book(settings.limits)
+        self._bound = tuple(bound)
+        self._known: OrderedDict[str, OrderedDict[Address, None]] = OrderedDict()
+        self._handler: Handler | None = None
+        self._network: Network
+        self._basic: _PeerHost
+
+    # --- who and where ---
+
+    @property
+    def addresses(self) -> list[str]:
+        """The addresses told to others, each with ``/p2p/`` and our peer id."""
+        return [str(address) for address in self.own_addresses()]
+
+    def own_addresses(self) -> list[Address]:
+        """The same, parsed: interfaces rather than loopback, unless there is only loopback."""
+        if self.settings.announce:
+            told = [Address.parse(text) for text in self.settings.announce]
+        else:
+            told = dialable(self._bound)
+            wide = [address for address in told if address.reach > Reach.MACHINE]
+            told = wide or told
+        return [address.at(self.peer_id) for address in told]
+
+    def reaches(self, address: Address) -> bool:
+        """Say whether a stranger's hint may be dialled.
+
+        Loopback only if this host is itself on loopback: else a stranger could point us at
+        this machine's own services.
+        """
+        if address.reach is Reach.MACHINE:
+            return any(own.reach is Reach.MACHINE for own in self.own_addresses())
+        return address.reach is not Reach.NOWHERE
+
+    def remember(self, peer: str, addresses: Iterable[Address]) -> None:
+        """Keep the addresses at which a peer may answer, the latest first; bounded."""
+        if peer == self.peer_id:
+            return
+        known = self._known.setdefault(peer, OrderedDict())
+        self._known.move_to_end(peer)
+        for address in reversed(list(addresses)):
+            if address.peer in (None, peer) and self.reaches(address):
+                known[address.at(None)] = None
+                known.move_to_end(address.at(None), last=False)
+        while len(known) > MAX_KNOWN_ADDRESSES:
+            known.popitem()
+        if not known:
+            del self._known[peer]
+        while len(self._known) > MAX_KNOWN_PEERS:
+            self._known.popitem(last=False)
+
+    def known_addresses(self, peer: str) -> list[Address]:
+        """The addresses that are known for a peer, told by anybody or by itself."""
+        return [*self._known.get(peer, ()), *self._identified(peer)]
+
+    # --- connections ---
+
+    async def connect(self, multiaddr: str) -> str:
+        """Connect to ``/ip4/.../tcp/.../p2p/PEER`` and return the peer id.
+
+        Raises UsageError for a malformed address, NoSources when nobody answers there as PEER.
+        """
+        address = Address.parse(multiaddr)
+        if address.peer is None:
+            raise UsageError(
+                f"Expected an address with a peer id, came {multiaddr}.",
+                next="Add /p2p/ and the id that the other node shows when it starts.",
+            )
+        if address.peer == self.peer_id:
+            raise UsageError(f"The address {multiaddr} is this node's own.")
+        await self.reach(address.peer, [address])
+        known = self._known.setdefault(address.peer, OrderedDict())
+        known[address.at(None)] = None
+        return address.peer
+
+    async def reach(self, peer: str, addresses: Iterable[Address] = ()) -> None:
+        """Have a connection to ``peer``; NoSources when none of its addresses answers as it."""
+        try:
+            await self._network.dial(ID.from_base58(peer), addresses)
+        except SwarmException as exc:
+            raise NoSources(
+                f"The peer {peer} could not be reached ({exc}).",
+                next="Check that it runs and that its port is open.",
+            ) from exc
+
+    async def open_stream(self, peer: str, protocol: str = HTTP) -> PeerStream:
+        """Open a stream to a peer, dialling it if need be.
+
+        Raises NoSources when it can't be reached, PeerFault when it doesn't speak ``protocol``,
+        PeerGone when it falls silent.
+        """
+        await self.reach(peer)
+        try:
+            with trio.fail_after(OPEN_TIME):
+                stream = await self._basic.new_stream(ID.from_base58(peer), [TProtocol(protocol)])
+        except SwarmException as exc:
+            raise PeerGone(f"The connection to {peer} broke.", peer=peer) from exc
+        except trio.TooSlowError as exc:
+            raise PeerGone(f"{peer} opened no stream within {OPEN_TIME:g} s.", peer=peer) from exc
+        except (*BROKEN, UnicodeDecodeError, ValueError) as exc:
+            if "not supported" in str(exc.__cause__):
+                raise PeerFault(f"{peer} doesn't speak {protocol}.", peer=peer) from exc
+            raise PeerGone(f"{peer} opened no stream for {protocol}.", peer=peer) from exc
+        return PeerStream(stream, self.book.account(peer, trio.current_time()))
+
+    def peers(self) -> list[PeerInfo]:
+        """The peers that are connected now."""
+        infos = []
+        for peer_id, conns in self._network.get_connections_map().items():
+            live = [conn for conn in conns if not conn.is_closed]
+            if live:
+                peer = str(peer_id)
+                texts = dict.fromkeys(str(address) for address in self.known_addresses(peer))
+                infos.append(
+                    PeerInfo(peer, tuple(texts), min(connected_since(conn) for conn in live))
+                )
+        return infos
+
+    def connected(self, peer: str) -> bool:
+        """Say whether there is an open connection to ``peer``."""
+        return bool(self._network.live(ID.from_base58(peer)))
+
+    async def disconnect(self, peer: str) -> None:
+        """Close all connections to ``peer``."""
+        await self._network.close_peer(ID.from_base58(peer))
+
+    async def ban(self, peer: str, reason: str, seconds: float) -> None:
+        """Disconnect ``peer`` and keep it out for ``seconds``."""
+        now = trio.current_time()
+        self.book.account(peer, now).ban(now, seconds)
+        log.warning("peer %s is banned for %g s: %s", peer, seconds, reason)
+        await self.disconnect(peer)
+
+    def banned(self, peer: str) -> bool:
+        """Say whether ``peer`` is kept out."""
+        return self.book.banned(peer, trio.current_time())
+
+    # --- serving ---
+
+    def set_handler(self, handler: Handler) -> None:
+        """Answer HTTP requests of peers with ``handler``."""
+        self._handler = handler
+        self.set_stream_handler(HTTP, self._serve_http)
+
+    def set_stream_handler(self, protocol: str, handler: StreamHandler) -> None:
+        """Serve streams of ``protocol``; whatever ``handler`` raises ends its stream only."""
+        self._basic.set_stream_handler(TProtocol(protocol), handler)
+
+    def protocols_of(self, peer: str) -> frozenset[str]:
+        """The protocols that a connected peer says it serves (empty before it has said so)."""
+        try:
+            return frozenset(self._basic.get_peerstore().get_protocols(ID.from_base58(peer)))
+        except Exception:  # the peer store raises different things for "unknown"
+            return frozenset()
+
+    async def fault(self, peer: str, error: BaseException) -> None:
+        """Count a breach of protocol by ``peer``: log it now and then, drop the peer at last."""
+        now = trio.current_time()
+        silenced = self.book.log_line(peer, now)
+        if silenced is not None:
+            log.warning("peer %s: %s (%d more before)", peer, error, silenced)
+        if self.book.account(peer, now).fault(now):
+            log.warning("peer %s is dropped: too many faults", peer)
+            await self.disconnect(peer)
+
+    async def _serve_http(self, stream: INetStream) -> None:
+        peer = str(stream.muxed_conn.peer_id)
+        account = self.book.account(peer, trio.current_time())
+
+        async def admitted(request: Request) -> Response:
+            wait = account.open_request(trio.current_time())
+            if wait:
+                raise PeerRefused(
+                    "This peer asks more than its share.", status=429, retry_after=wait, peer=peer
+                )
+            try:
+                assert self._handler is not None
+                return await self._handler(request)
+            finally:
+                account.close_request()
+
+        await serve_http(
+            PeerStream(stream, account), admitted, peer=peer, limits=self.settings.http
+        )
+
+    async def _on_stream(self, stream: INetStream) -> None:
+        """The fault boundary: every inbound stream of every protocol runs in here."""
+        peer = str(stream.muxed_conn.peer_id)
+        account = self.book.account(peer, trio.current_time())
+        if not account.open_stream():
+            await stream.reset()
+            await self.fault(peer, PeerFault("Too many streams at once.", peer=peer))
+            return
+        try:
+            await self._basic._swarm_stream_handler(stream)
+        except (PeerGone, trio.BrokenResourceError, trio.ClosedResourceError, *BROKEN):
+            await stream.reset()  # the stream or connection is gone: an everyday end
+        except (PeerFault, UnicodeDecodeError) as exc:
+            await stream.reset()
+            await self.fault(peer, exc)
+        except AllodError as exc:
+            await stream.reset()
+            log.warning("a stream of peer %s failed: %s", peer, exc)
+        except Exception:
+            # A bug of ours, or a foreign exception nobody has met: it may end this stream only.
+            await stream.reset()
+            silenced = self.book.log_line(peer, trio.current_time())
+            if silenced is not None:
+                log.exception("a stream of peer %s failed (%d more before)", peer, silenced)
+        finally:
+            account.close_stream()
+
+    # --- inner life ---
+
+    def _attach(self, network: Network, nursery: trio.Nursery) -> None:
+        basic = _PeerHost(
+            network,
+            negotiate_timeout=NEGOTIATE_TIME,
+            # Guessing our address from what peers claim to see is their word; `announce` is ours.
+            disable_identify_address_discovery=True,
+        )
+        basic.nursery = nursery
+        self._network, self._basic = network, basic
+        network.set_stream_handler(self._on_stream)
+        for text in self.settings.known_peers:
+            try:
+                address = Address.parse(text)
+            except UsageError:
+                log.debug("a remembered peer address is malformed: %s", text)
+                continue
+            if address.peer is not None:
+                self.remember(address.peer, [address])
+
+    def _identified(self, peer: str) -> list[Address]:
+        try:
+            maddrs = self._basic.get_peerstore().addrs(ID.from_base58(peer))
+        except Exception:  # the peer store raises different things for "unknown"
+            return []
+        addresses = []
+        for maddr in maddrs[:MAX_KNOWN_ADDRESSES]:
+            try:
+                address = Address.parse(str(maddr))
+            except UsageError:
+                continue
+            if self.reaches(address) and address.peer in (None, peer):
+                addresses.append(address.at(None))
+        return addresses
+
+    async def _keep_alive(self) -> None:
+        """Ping every connection now and then, and close those that do not answer."""
+        while True:
+            await trio.sleep(PING_EVERY)
+            async with trio.open_nursery() as nursery:
+                for conn in self._network.get_connections():
+                    if isinstance(conn, SwarmConn) and not conn.is_closed:
+                        nursery.start_soon(self._ping, conn)
+
+    async def _ping(self, conn: SwarmConn) -> None:
+        alive = False
+        with trio.move_on_after(PING_TIME):
+            try:
+                await ping(self._basic, conn)
+                alive = True
+            except Exception:
+                # Whatever a peer does to a ping, the answer is that it didn't answer it.
+                log.debug("a ping failed", exc_info=True)
+        if not alive:
+            await conn.close()
+
+
+@asynccontextmanager
+async def open_host(key: SecretKey, settings: HostSettings) -> AsyncIterator[Host]:
+    """Run a host with this identity; PortInUse, or NetworkError when it can't listen.
+
+    Leaving the context closes its sockets and connections.
+    """
+    listeners = await open_listeners(settings.listen_hosts, settings.listen_port)
+    try:
+        host = Host(key, settings, endpoints(listeners))
+        pair = ed25519_pair(key.seed)
+        security, muxers = session_options(pair)
+        upgrader = TransportUpgrader(security, muxers, NEGOTIATE_TIME)
+        peer_id = ID.from_pubkey(pair.public_key)
+        async with open_network(peer_id, upgrader, host.book, host.known_addresses) as network:
+            network.peerstore.add_key_pair(peer_id, pair)
+            network.listeners["allod"] = Listener(host.own_addresses)
+            async with trio.open_nursery() as nursery:
+                host._attach(network, nursery)
+                for listener in listeners:
+                    nursery.start_soon(trio.serve_listeners, network.accept, [listener])
+                nursery.start_soon(host._keep_alive)
+                try:
+                    yield host
+                finally:
+                    nursery.cancel_scope.cancel()
+    finally:
+        for listener in listeners:
+            listener.socket.close()

@@ -1,0 +1,385 @@
+"""libp2p's Swarm with the parts replaced that make it unfit for strangers: dial, accept, tasks.
+
+Knows connections; must not know HTTP, the DHT or any protocol on a stream.
+Rules that it keeps, each against a trap of libp2p 0.8.1 (docs/explanation/libp2p.md):
+
+- A dial tries all usable addresses, the next one 250 ms after the last or as soon as that failed,
+  and ends at the first success. A failure is forgotten at once.
+- An accepted socket has a bounded time to become a connection, and the place it takes is given
+  back when it closes (stock keeps it for the life of the process).
+- Every task lives in the nursery that the caller gives; no task can end another one.
+- Reads before authentication are bounded, whatever length a stranger announces.
+"""
+
+import logging
+import socket
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import trio
+from libp2p.abc import IListener, IMuxedConn, INetConn
+from libp2p.io.trio import TrioTCPStream
+from libp2p.network.config import ConnectionConfig
+from libp2p.network.connection import swarm_connection
+from libp2p.network.connection.raw_connection import RawConnection
+from libp2p.network.connection.swarm_connection import SwarmConn
+from libp2p.network.exceptions import SwarmDialAllFailedError, SwarmException
+from libp2p.network.swarm import Swarm
+from libp2p.peer.id import ID
+from libp2p.peer.peerstore import PeerStore
+from libp2p.transport.upgrader import TransportUpgrader
+from libp2p.utils import varint
+from multiaddr import Multiaddr  # type: ignore[import-untyped]
+
+from p2p.address import Address
+from p2p.limits import Book
+
+log = logging.getLogger(__name__)
+
+DIAL_STAGGER = 0.25
+"""Seconds that one address has before the next is tried beside it (RFC 8305)."""
+DIAL_TIME = 10.0
+"""Seconds for one address: connect, authenticate, multiplex."""
+MAX_DIAL_ADDRESSES = 16
+"""Addresses tried for one peer: a machine has a few interfaces, a liar has thousands."""
+MAX_READ = 1 << 20
+"""Bytes asked of a socket at once; stock asks for whatever length the stranger announced."""
+MAX_NEGOTIATION = 1024
+"""Bytes of one multistream-select message, as go-libp2p and js-libp2p have it."""
+DEAD_AFTER = 30
+"""Seconds after which the kernel gives up a peer that acknowledges nothing."""
+CONNECTIONS_PER_PEER = 8
+"""Connections of one peer: two dials that cross make two; a client has a few more at worst."""
+
+
+class TcpStream(TrioTCPStream):
+    """libp2p's socket with bounded reads and with IPv6 peers that have an address."""
+
+    def __init__(self, stream: trio.SocketStream) -> None:
+        super().__init__(stream)
+        sock = stream.socket
+        stream.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        if hasattr(socket, "TCP_USER_TIMEOUT"):
+            stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, DEAD_AFTER * 1000)
+            stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, DEAD_AFTER)
+            stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, DEAD_AFTER // 3)
+        try:
+            host, port = sock.getpeername()[:2]
+            self._cached_remote_address = (str(host).partition("%")[0], int(port))
+        except OSError:  # already gone: the next read says so
+            self._cached_remote_address = None
+
+    async def read(self, n: int | None = None) -> bytes:
+        """Return up to ``n`` bytes, and never more than MAX_READ."""
+        return await super().read(MAX_READ if n is None else min(n, MAX_READ))
+
+
+class Listener(IListener):
+    """Open sockets, as libp2p wants to see them; accepting is the Network's."""
+
+    def __init__(self, addresses: Callable[[], list[Address]]) -> None:
+        self._addresses = addresses
+
+    async def listen(self, maddr: Multiaddr) -> None:
+        """Not used: sockets are open before the network is."""
+        raise NotImplementedError
+
+    async def close(self) -> None:
+        """Not needed: the nursery that serves the sockets closes them."""
+
+    def get_addrs(self) -> tuple[Multiaddr, ...]:
+        """The addresses that are told to peers."""
+        return tuple(Multiaddr(str(address.at(None))) for address in self._addresses())
+
+
+class Tasks:
+    """What libp2p's services call their manager, over one nursery of ours.
+
+    Stock runs all connections under one manager that ends when any task raises.
+    Here a task that raises takes its own connection along and nothing else.
+    """
+
+    is_running = True
+
+    def __init__(self, nursery: trio.Nursery) -> None:
+        self._nursery = nursery
+
+    def run_task(self, function: Callable[..., Awaitable[Any]], *args: Any, **_: Any) -> None:
+        """Start ``function`` in the nursery."""
+        self._nursery.start_soon(self._run, function, args, name=repr(function))
+
+    async def wait_finished(self) -> None:
+        """Wait for the end of the network, which is the end of the nursery."""
+        await trio.sleep_forever()
+
+    async def stop(self) -> None:
+        """The nursery's owner stops it."""
+
+    async def _run(self, function: Callable[..., Awaitable[Any]], args: tuple[Any, ...]) -> None:
+        try:
+            await function(*args)
+        except Exception:
+            # Whatever a connection raises, hostile or a bug, must not reach the other connections.
+            log.debug("a connection ended with an error", exc_info=True)
+            owner = getattr(function, "__self__", None)
+            if owner is not None and hasattr(owner, "close"):
+                with trio.CancelScope(shield=True) as scope:
+                    scope.deadline = trio.current_time() + 1
+                    try:
+                        await owner.close()
+                    except Exception:  # it is broken already
+                        log.debug("a broken connection did not close", exc_info=True)
+
+
+def prepare_libp2p() -> None:
+    """Bound and quieten what libp2p keeps in module globals; harmless when repeated."""
+
+    async def read_limited(reader: Any) -> bytes:
+        return await varint.read_varint_prefixed_bytes_limited(reader, MAX_NEGOTIATION)
+
+    varint.read_varint_prefixed_bytes = read_limited
+    # It logs to the root logger, whose functions install a handler on stderr at their first call.
+    vars(swarm_connection)["logging"] = logging.getLogger("libp2p.swarm_conn")
+    logger = logging.getLogger("libp2p")
+    if logger.level == logging.WARNING:  # LIBP2P_DEBUG, which libp2p reads, sets another
+        # An error logged for each hostile connection is a way to fill a disk; ours are limited.
+        logger.setLevel(logging.CRITICAL)
+
+
+class Network(Swarm):
+    """Connections to peers, by peer id."""
+
+    def __init__(
+        self,
+        peer_id: ID,
+        upgrader: TransportUpgrader,
+        book: Book,
+        addresses_of: Callable[[str], Iterable[Address]],
+        *,
+        nursery: trio.Nursery,
+    ) -> None:
+        limits = book.limits
+        config = ConnectionConfig(
+            max_connections=limits.connections,
+            min_connections=0,
+            low_watermark=0,  # nothing is dialled that nobody asked for
+            high_watermark=limits.connections,
+            max_connections_per_peer=CONNECTIONS_PER_PEER,
+            inbound_upgrade_timeout=limits.handshake_time,
+            outbound_upgrade_timeout=DIAL_TIME,
+        )
+        super().__init__(peer_id, PeerStore(), upgrader, connection_config=config)
+        self._manager = Tasks(nursery)  # type: ignore[assignment]
+        self._book = book
+        self._addresses_of = addresses_of
+        self._dials: dict[ID, trio.Event] = {}
+        self._handshakes = 0
+        self._by_ip: dict[str, int] = {}
+        self._handshakes_by_ip: dict[str, int] = {}
+
+    # --- dialling ---
+
+    async def dial_peer(self, peer_id: ID) -> list[INetConn]:
+        """Return the open connections to a peer, dialling its known addresses if there are none."""
+        await self.dial(peer_id, ())
+        return self.live(peer_id)
+
+    async def dial(self, peer_id: ID, addresses: Iterable[Address]) -> None:
+        """Have a connection to the peer: try ``addresses`` first, then those that are known.
+
+        Raises SwarmException when no address answers as this peer.
+        """
+        while not self.live(peer_id):
+            running = self._dials.get(peer_id)
+            if running is not None:
+                await running.wait()
+                if self.live(peer_id):
+                    return
+                raise SwarmException(f"the dial to {peer_id} under way failed")
+            self._dials[peer_id] = ended = trio.Event()
+            try:
+                if self._book.banned(str(peer_id), trio.current_time()):
+                    raise SwarmException(f"{peer_id} is banned for its faults")
+                known = (*addresses, *self._addresses_of(str(peer_id)))
+                unique = dict.fromkeys(address.at(None) for address in known)
+                await self._race(peer_id, list(unique)[:MAX_DIAL_ADDRESSES])
+            finally:
+                del self._dials[peer_id]
+                ended.set()
+
+    def live(self, peer_id: ID) -> list[INetConn]:
+        """The connections to a peer that are not closed."""
+        return [conn for conn in self.get_connections(peer_id) if not conn.is_closed]
+
+    async def _race(self, peer_id: ID, addresses: list[Address]) -> None:
+        failures: list[str] = []
+        won: list[INetConn] = []
+
+        async def attempt(address: Address, failed: trio.Event) -> None:
+            try:
+                with trio.fail_after(DIAL_TIME):
+                    conn = await self._connect(peer_id, address)
+            except (SwarmException, OSError, trio.TooSlowError) as exc:
+                failures.append(f"{address}: {str(exc) or type(exc).__name__}")
+                failed.set()
+                return
+            won.append(conn)
+            nursery.cancel_scope.cancel()
+
+        async with trio.open_nursery() as nursery:
+            for address in addresses:
+                failed = trio.Event()
+                nursery.start_soon(attempt, address, failed)
+                with trio.move_on_after(DIAL_STAGGER):
+                    await failed.wait()
+        if not won:
+            raise SwarmDialAllFailedError(
+                "; ".join(failures) or f"no address of {peer_id} is known",
+                peer_id=peer_id,
+                num_addrs_tried=len(addresses),
+            )
+
+    async def _connect(self, peer_id: ID, address: Address) -> INetConn:
+        stream = await trio.open_tcp_stream(address.host, address.port)
+        raw = RawConnection(TcpStream(stream), True)
+        done = False
+        try:
+            conn = await self.upgrade_outbound_raw_conn(raw, peer_id)
+            done = True
+            return conn
+        except SwarmException:
+            raise
+        except Exception as exc:
+            # The other side chooses what libp2p's handshake parsers choke on.
+            raise SwarmException(f"the handshake failed: {exc!r}") from exc
+        finally:
+            if not done:
+                await trio.aclose_forcefully(stream)
+
+    # --- accepting ---
+
+    async def accept(self, stream: trio.SocketStream) -> None:
+        """Turn an accepted socket into a connection, and stay until that has ended."""
+        tcp = TcpStream(stream)
+        ip = (tcp.get_remote_address() or ("", 0))[0]
+        limits = self._book.limits
+        if (
+            not ip
+            or self._handshakes >= limits.handshakes
+            or self._handshakes_by_ip.get(ip, 0) >= limits.handshakes_per_address
+            or self._by_ip.get(ip, 0) >= limits.connections_per_address
+            or not await self._room()
+        ):
+            log.debug("no room for a connection from %s", ip)
+            return
+        try:
+            with _counted(self._by_ip, ip):
+                conn = await self._shake_hands(tcp, ip)
+                if conn is not None:
+                    await conn.event_closed.wait()
+        except Exception:
+            # A stranger's bytes may trip anything in the handshake; only this socket ends.
+            silenced = self._book.log_line(f"ip {ip}", trio.current_time())
+            if silenced is not None:
+                log.info("a connection from %s failed (%d more before)", ip, silenced)
+            log.debug("a connection from %s failed", ip, exc_info=True)
+
+    async def _shake_hands(self, tcp: TcpStream, ip: str) -> SwarmConn | None:
+        self._handshakes += 1
+        try:
+            with (
+                _counted(self._handshakes_by_ip, ip),
+                trio.fail_after(self._book.limits.handshake_time),
+            ):
+                raw = RawConnection(tcp, False)
+                muxed = await self.upgrade_inbound_raw_conn(raw, Multiaddr("/ip4/0.0.0.0/tcp/0"))
+        finally:
+            self._handshakes -= 1
+        for conn in self.get_connections(muxed.peer_id):
+            if conn.muxed_conn is muxed and isinstance(conn, SwarmConn):
+                return conn
+        return None
+
+    async def add_conn(self, muxed_conn: IMuxedConn, direction: str = "unknown") -> SwarmConn:
+        """Register an authenticated connection; SwarmException for a peer that is kept out."""
+        peer_id = muxed_conn.peer_id
+        if self._book.banned(str(peer_id), trio.current_time()):
+            reason = "is banned for its faults"
+        elif len(self.live(peer_id)) >= CONNECTIONS_PER_PEER:
+            reason = "has too many connections"
+        else:
+            return await super().add_conn(muxed_conn, direction)
+        await muxed_conn.close()
+        raise SwarmException(f"{peer_id} {reason}")
+
+    async def _room(self) -> bool:
+        """See that one more connection fits, at the cost of the oldest one that carries nothing."""
+        conns = self.get_connections()
+        if len(conns) < self._book.limits.connections:
+            return True
+        idle = [conn for conn in conns if isinstance(conn, SwarmConn) and not conn.streams]
+        if not idle:
+            return False
+        await min(idle, key=lambda conn: conn._created_at).close()
+        return True
+
+    async def notify_disconnected(self, conn: INetConn) -> None:
+        """Tell those who listen, and forget what libp2p stored of a peer that is gone."""
+        await self._notify("disconnected", conn)
+        peer_id = conn.muxed_conn.peer_id
+        if peer_id != self.self_id and not self.get_connections(peer_id):
+            self.peerstore.peer_data_map.pop(peer_id, None)  # type: ignore[attr-defined]
+            self.peerstore.peer_record_map.pop(peer_id, None)  # type: ignore[attr-defined]
+
+
+class _counted:  # noqa: N801  a context manager, named like contextlib's
+    """Count a key up inside the block, and forget it at zero."""
+
+    def __init__(self, counts: dict[str, int], key: str) -> None:
+        self._counts = counts
+        self._key = key
+
+    def __enter__(self) -> None:
+        self._counts[self._key] = self._counts.get(self._key, 0) + 1
+
+    def __exit__(self, *_: object) -> None:
+        self._counts[self._key] -= 1
+        if not self._counts[self._key]:
+            del self._counts[self._key]
+
+
+@asynccontextmanager
+async def open_network(
+    peer_id: ID,
+    upgrader: TransportUpgrader,
+    book: Book,
+    addresses_of: Callable[[str], Iterable[Address]],
+) -> AsyncIterator[Network]:
+    """Run a network; leaving closes all of its connections."""
+    prepare_libp2p()
+    async with trio.open_nursery() as nursery:
+        network = Network(peer_id, upgrader, book, addresses_of, nursery=nursery)
+        try:
+            yield network
+        finally:
+            network._closing = True
+            with trio.CancelScope(shield=True) as scope:
+                scope.deadline = trio.current_time() + 2
+                async with trio.open_nursery() as closing:
+                    for conn in network.get_connections():
+                        closing.start_soon(_close_quietly, conn)
+            nursery.cancel_scope.cancel()
+
+
+async def _close_quietly(conn: INetConn) -> None:
+    try:
+        await conn.close()
+    except Exception:  # the network ends: there is nobody left to tell
+        log.debug("a connection did not close", exc_info=True)
+
+
+def connected_since(conn: INetConn) -> float:
+    """Unix time at which the connection was made."""
+    return float(getattr(conn, "_created_at", time.time()))

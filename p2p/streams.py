@@ -1,0 +1,104 @@
+"""libp2p's streams as trio-like byte streams, and the ping that says whether a peer lives.
+
+Knows libp2p's stream classes and their exceptions; nobody above does.
+Payload is counted in the peer's account; nothing is buffered here.
+"""
+
+import logging
+import secrets
+
+import trio
+from libp2p.abc import INetStream
+from libp2p.host.basic_host import BasicHost
+from libp2p.host.exceptions import HostException
+from libp2p.host.ping import ID as PING
+from libp2p.io.exceptions import IOException
+from libp2p.network.connection.swarm_connection import SwarmConn
+from libp2p.network.stream.net_stream import NetStream
+from libp2p.protocol_muxer.multiselect_communicator import MultiselectCommunicator
+from libp2p.stream_muxer.exceptions import (
+    MuxedConnError,
+    MuxedStreamClosed,
+    MuxedStreamEOF,
+    MuxedStreamError,
+    MuxedStreamReset,
+)
+
+from p2p.errors import PeerFault
+from p2p.limits import Account
+
+log = logging.getLogger(__name__)
+
+NEGOTIATE_TIME = 10
+"""Seconds to agree on the protocol of a connection or stream."""
+PING_SIZE = 32
+
+BROKEN = (MuxedStreamError, MuxedConnError, IOException, HostException)
+"""What libp2p raises when a stream or its connection is gone: an everyday end."""
+
+
+class PeerStream:
+    """A libp2p stream as a trio-like ByteStream; counts payload in the peer's account."""
+
+    def __init__(self, stream: INetStream, account: Account) -> None:
+        self._stream = stream
+        self._muxed = stream.muxed_stream  # type: ignore[attr-defined]
+        self._account = account
+        self._ended = False
+
+    async def send_all(self, data: bytes | memoryview) -> None:
+        """Send all of ``data``; trio.BrokenResourceError when the stream or connection is gone."""
+        try:
+            await self._muxed.write(data if isinstance(data, bytes) else bytes(data))
+        except (MuxedStreamError, MuxedConnError, IOException) as exc:
+            raise trio.BrokenResourceError(str(exc)) from exc
+        self._account.bytes_out += len(data)
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes:
+        """Return some bytes, ``b""`` at the end; trio.BrokenResourceError after a reset."""
+        if self._ended:
+            return b""
+        try:
+            data: bytes = await self._muxed.read(max_bytes or 65536)
+        except (MuxedStreamEOF, MuxedStreamClosed):
+            data = b""
+        except (MuxedStreamReset, MuxedStreamError, MuxedConnError, IOException) as exc:
+            raise trio.BrokenResourceError(str(exc)) from exc
+        self._ended = not data
+        self._account.bytes_in += len(data)
+        return data
+
+    async def aclose(self) -> None:
+        """Say that nothing more will be sent."""
+        try:
+            await self._stream.close()
+        except (MuxedStreamError, MuxedConnError, IOException):
+            log.debug("a stream was gone before it was closed", exc_info=True)
+
+    async def abort(self) -> None:
+        """Reset the stream: the peer stops sending what nobody reads."""
+        with trio.CancelScope(shield=True) as scope:
+            scope.deadline = trio.current_time() + 1
+            await self._stream.reset()
+
+
+async def ping(basic: BasicHost, conn: SwarmConn) -> None:
+    """Send 32 bytes to the peer and have them back; raises whatever goes wrong."""
+    stream: NetStream = await conn.new_stream()
+    try:
+        await basic.multiselect_client.select_one_of(
+            [PING], MultiselectCommunicator(stream), NEGOTIATE_TIME
+        )
+        sent = secrets.token_bytes(PING_SIZE)
+        await stream.write(sent)
+        got = b""
+        while len(got) < PING_SIZE:
+            got += await stream.read(PING_SIZE - len(got))
+        if got != sent:
+            raise PeerFault("A ping came back changed.")
+        await stream.close()
+    except BaseException:
+        with trio.CancelScope(shield=True) as scope:
+            scope.deadline = trio.current_time() + 1
+            await stream.reset()
+        raise

@@ -263,6 +263,10 @@ class MuxConnection(IMuxedConn):
                         nursery.start_soon(self._read)
                         nursery.start_soon(self._write)
                         nursery.start_soon(self._watch)
+        except Exception:
+            # A bug of ours that a stranger's bytes have found: py-libp2p would end the whole host
+            # with it, so it ends this connection and leaves its traceback.
+            log.exception("the connection to %s ends by a bug", self.peer_id)
         finally:
             await self._end()
         if self.on_close is not None:

@@ -144,7 +144,7 @@ class Machine:
         return self._take_events()
 
     def progressed(self, now: float) -> None:
-        """The transport took a large piece after making us wait: the peer's side is alive."""
+        """The transport took a large piece: that counts as a sign of life too."""
         self._pulse.heard(now)
 
     def close(self, code: Code = Code.NORMAL) -> None:

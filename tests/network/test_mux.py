@@ -674,6 +674,19 @@ async def test_close_before_start() -> None:
     assert far.is_closed
 
 
+async def test_bug_ends_one_connection(caplog: pytest.LogCaptureFixture) -> None:
+    """An error that nobody expected ends its connection, not the host, and leaves a traceback."""
+
+    class Broken(MemoryConn):
+        async def read(self, n: int | None = None) -> bytes:
+            raise ValueError("nobody expected this")
+
+    conn = MuxConnection(Broken(trio.testing.memory_stream_pair()[0], True), ID(b"far"))
+    await conn.start()
+    assert conn.is_closed
+    assert "nobody expected this" in caplog.text
+
+
 async def test_cancelled_start() -> None:
     """When its task is cancelled the connection leaves no waiter and no open socket."""
     with trio.fail_after(5):

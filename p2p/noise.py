@@ -41,7 +41,6 @@ class Sealer:
     def __init__(self, key: bytes, nonce: int = 0) -> None:
         self._cipher = ChaCha20Poly1305(key)
         self._nonce = nonce
-        self._stage = memoryview(bytearray(MAX_PLAIN))
         self._out = memoryview(bytearray())
 
     def seal(self, parts: Sequence[Data]) -> memoryview:
@@ -53,6 +52,7 @@ class Sealer:
         size = sealed_size(sum(map(len, parts)))
         if len(self._out) < size:
             self._out = memoryview(bytearray(size))
+        stage = memoryview(bytearray(min(size, MAX_PLAIN)))
         at = staged = 0
         for part in parts:
             view = memoryview(part)
@@ -63,14 +63,14 @@ class Sealer:
                     start += MAX_PLAIN
                     continue
                 take = min(MAX_PLAIN - staged, stop - start)
-                self._stage[staged : staged + take] = view[start : start + take]
+                stage[staged : staged + take] = view[start : start + take]
                 start += take
                 staged += take
                 if staged == MAX_PLAIN:
-                    at = self._frame(self._stage, at)
+                    at = self._frame(stage, at)
                     staged = 0
         if staged:
-            at = self._frame(self._stage[:staged], at)
+            at = self._frame(stage[:staged], at)
         return self._out[:at]
 
     def _frame(self, plain: memoryview, at: int) -> int:

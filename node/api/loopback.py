@@ -140,8 +140,8 @@ async def serve_loopback(
     settings = HypercornConfig()
     settings.bind = [f"fd://{_listen(port)}"]
     settings.accesslog = None
-    settings.errorlog = logging.getLogger("node.api")
-    settings.loglevel = "WARNING"
+    settings.errorlog = logging.getLogger("node.api.hypercorn")
+    settings.errorlog.setLevel(logging.WARNING)  # that it runs, the node says itself
     settings.h11_max_incomplete_size = MAX_HEADERS
     settings.graceful_timeout = GRACE
     settings.include_server_header = False

@@ -5,6 +5,8 @@ import json
 import os
 import pty
 import resource
+import signal
+import socket
 import struct
 import subprocess
 import sys
@@ -495,6 +497,64 @@ def test_an_unforeseen_error_is_one_line(
     monkeypatch.setenv("ALLOD_LOG", "debug")
     with pytest.raises(AssertionError, match="Traceback"):
         allod("ls")
+
+
+# -- the node itself
+
+
+def start(*words: str) -> tuple[subprocess.Popen[str], str]:
+    """Start `allod up` on free ports; return the process and its first line."""
+    settings = ("-c", "p2p.port=0", "-c", "http.port=0", "-c", "p2p.mdns=false")
+    process = subprocess.Popen(
+        [ALLOD, *settings, "up", *words],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    return process, process.stdout.readline()
+
+
+def test_up_serves_until_sigterm(allod: Said, home: Path) -> None:
+    """`allod up` says when it is ready; commands find it; SIGTERM ends it with 0, files gone."""
+    process, line = start()
+    with process:
+        assert line.startswith("ready peer=12D3Koo"), line
+        words = dict(word.split("=", 1) for word in line.split()[1:])
+        found = json.loads(allod("status", "--json")[1])
+        assert (found["peer"], found["http"]) == (words["peer"], words["http"])
+        assert ",".join(found["addresses"]) == words["addresses"]
+        assert allod("peers", "--json")[:2] == (0, '{"ok": true, "peers": []}\n')
+        assert words["http"] in allod("env")[1]
+        code, _, err = allod("up")
+        assert code == 8
+        assert str(process.pid) in err
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(20) == 0
+        assert process.stderr is not None
+        assert "Traceback" not in process.stderr.read()
+    assert list((home / "run").iterdir()) == []
+
+
+def test_up_without_a_network_ends_with_ctrl_c(home: Path) -> None:
+    """`allod up --offline --json` prints the status object; Ctrl-C is 130."""
+    process, line = start("--offline", "--json")
+    with process:
+        found = json.loads(line)
+        assert (found["ok"], found["running"], found["addresses"]) == (True, True, [])
+        process.send_signal(signal.SIGINT)
+        assert process.wait(20) == 130
+    assert list((home / "run").iterdir()) == []
+
+
+def test_up_on_a_port_in_use(allod: Said) -> None:
+    """A port that another program has is one sentence with the key to change, exit code 6."""
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        code, _, err = allod("up", "--offline", "--http-port", str(port))
+    assert code == 6
+    assert str(port) in err
+    assert "http.port" in err
 
 
 # -- completion

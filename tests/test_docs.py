@@ -1,0 +1,179 @@
+"""The reference pages say all that there is, and the other pages name only what there is."""
+
+import re
+import shlex
+from collections.abc import Iterator
+from dataclasses import fields
+from pathlib import Path
+
+import click
+import pytest
+
+from node.api import gateway, peer
+from node.api.control import control_routes
+from node.cli.tree import ALIASES, root
+from node.client import BareNode
+from node.config import load_config
+from node.messages import Failure
+from node.operations import OPERATIONS
+from node.settings import settings
+from p2p.errors import AllodError
+
+ROOT = Path(__file__).parent.parent
+REFERENCE = ROOT / "docs" / "reference"
+COMMON = {"--json", "--quiet", "-q", "--help", "-h"}  # described once, at the top of cli.md
+
+
+def leaves() -> dict[str, click.Command]:
+    """Return every command that does something, by its full name."""
+    found: dict[str, click.Command] = {}
+    context = click.Context(root)
+    for name in root.list_commands(context):
+        command = root.get_command(context, name)
+        assert command is not None
+        if isinstance(command, click.Group):
+            found |= {f"{name} {inner}": leaf for inner, leaf in command.commands.items()}
+        else:
+            found[name] = command
+    return found
+
+
+LEAVES = leaves()
+
+
+def page(name: str) -> str:
+    return (REFERENCE / name).read_text()
+
+
+def options(command: click.Command) -> Iterator[click.Option]:
+    for one in command.params:
+        if isinstance(one, click.Option) and not set(one.opts) & COMMON:
+            yield one
+
+
+@pytest.mark.parametrize("name", LEAVES)
+def test_every_command_is_described(name: str) -> None:
+    """cli.md has a section for each command: what it does, its options, its example, its JSON."""
+    section = page("cli.md").partition(f"\n### allod {name}\n")[2]
+    section = re.split(r"\n##+ ", section)[0]
+    assert section, "has no section"
+    command = LEAVES[name]
+    assert (command.help or "").partition("\n")[0] in section
+    assert (command.epilog or "").partition("Example:")[2].strip() in section
+    assert "\nJSON: " in section
+    for option in options(command):
+        [row] = [line for line in section.splitlines() if line.startswith(f"| `{option.opts[0]}")]
+        assert option.help is not None
+        assert option.help in row
+        for word in option.secondary_opts:
+            assert f"`{word}" in row
+
+
+def test_what_all_commands_share_is_described() -> None:
+    """cli.md names the common options, the root's options, the exit codes and the aliases."""
+    text = page("cli.md")
+    for word in COMMON | {word for one in root.params for word in one.opts}:
+        assert f"`{word}" in text, word
+    for code in {kind.exit_code for kind in errors()} | {0, 130}:
+        assert f"\n| {code} | " in text
+    for alias in ALIASES:
+        assert f"`allod {alias}`" in text
+
+
+def test_every_section_is_a_command() -> None:
+    """cli.md describes no command that is gone."""
+    assert set(re.findall(r"\n### allod (.*)\n", page("cli.md"))) == set(LEAVES)
+
+
+def test_every_key_is_described() -> None:
+    """config.md has exactly the rows of the table of keys."""
+    rows = []
+    for one in settings():
+        plain = one.default_text == "empty" or "`" in one.default_text
+        default = one.default_text if plain else f"`{one.default_text}`"
+        variables = ", ".join(f"`{variable}`" for variable in one.variables)
+        rows.append(f"| `{one.key}` | {one.kind.name} | {default} | {one.help} | {variables} |")
+    lines = page("config.md").splitlines()
+    found = [line for line in lines if re.match(r"\| `\w+\.\w+` ", line) and "`ALLOD_" in line]
+    assert found == rows
+
+
+def test_every_variable_is_described() -> None:
+    """config.md names every environment variable that the configuration reads."""
+    source = (ROOT / "node" / "config.py").read_text()
+    for variable in set(re.findall(r'"((?:ALLOD|XDG)_\w+[A-Z])"', source)):
+        assert f"`{variable}`" in page("config.md") or f"`${variable}" in page("config.md")
+
+
+def test_every_route_is_described(tmp_path: Path) -> None:
+    """http.md names every path of the control API and of the peers' HTTP."""
+    text = page("http.md")
+    bare = BareNode(load_config(environ={"ALLOD_HOME": str(tmp_path)}))
+    for route in control_routes(bare, "t"):  # type: ignore[arg-type]  # paths are all that is asked
+        assert f"{getattr(route, 'path')}`" in text  # noqa: B009 - BaseRoute declares none
+    told = re.findall(r"GET (\S+)", f"{peer.__doc__}{gateway.__doc__}")
+    assert len(told) > 5
+    for path in told:
+        assert f"`{path.replace('[/{path}]', '')}" in text, path
+
+
+def test_every_operation_is_described() -> None:
+    """http.md has every operation of the control API with all its params."""
+    rows = [line for line in page("http.md").splitlines() if line.startswith("| `")]
+    for name, operation in OPERATIONS.items():
+        if operation.here_only:
+            assert f"`{name}`" in page("http.md")
+            continue
+        [row] = [row for row in rows if f"`{name}`" in row.split("|")[1]]
+        for one in fields(operation.params):
+            assert f"`{one.name}`" in row.split("|", 2)[2], (name, one.name)
+
+
+def errors() -> Iterator[type[AllodError]]:
+    waiting: list[type[AllodError]] = [AllodError]
+    while waiting:
+        kind = waiting.pop()
+        if kind.__module__ == "p2p.errors":
+            yield kind
+            waiting.extend(kind.__subclasses__())
+
+
+def test_every_error_is_described() -> None:
+    """errors.md has a row for every code with its exit code, and none that is gone."""
+    found = set(re.findall(r"\n\| `(\w+)` \| (\d+) \|", page("errors.md")))
+    expected = {(kind.code, str(kind.exit_code)) for kind in errors()}
+    assert found == expected | {("INTERRUPTED", "130")}
+    assert Failure.of(AllodError("x")).code in {code for code, _ in found}
+
+
+def commands() -> Iterator[tuple[str, str]]:
+    """Yield every line of README and docs that starts with ``allod``, with its page."""
+    for file in [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]:
+        text = file.read_text()
+        spans = re.findall(r"`(allod [^`\n]+)`", text)
+        blocks = re.findall(r"^[ \t]*(?:\$ )?(allod [a-z-].*)$", text, re.MULTILINE)
+        for line in [*spans, *blocks]:
+            yield str(file.relative_to(ROOT)), line
+
+
+@pytest.mark.parametrize(("file", "line"), sorted(set(commands())))
+def test_the_docs_name_only_commands_that_there_are(file: str, line: str) -> None:
+    """Every `allod ...` in the docs is a command, and its options are options of that command."""
+    words = shlex.split(
+        line.replace("...", "").partition(" > ")[0].partition(" | ")[0], comments=True
+    )
+    words = [word for word in words[1:] if word not in ("[OPTIONS]", "ARGS")]
+    while words and words[0] == "-c":
+        words = words[2:]
+    if not words or words == ["--version"] or words == ["--help"]:
+        return
+    name = ALIASES.get(words[0], words[0])
+    if name not in LEAVES:
+        name = " ".join(words[:2])
+        if len(words) == 1 and any(one.startswith(f"{words[0]} ") for one in LEAVES):
+            return  # a group's name alone
+    assert name in LEAVES, f"{file}: {line}"
+    known = {word for one in LEAVES[name].params for word in [*one.opts, *one.secondary_opts]}
+    for word in words:
+        if word.startswith("-") and len(word) > 1:
+            assert word.partition("=")[0] in known | COMMON, f"{file}: {line}"

@@ -671,3 +671,5 @@ def test_the_version(allod: Said) -> None:
     assert code == 0
     assert out.startswith("allod ")
     assert allod("-c", "p2p.port=0", "--version")[1] == out
+    again = [sys.executable, "-m", "node.cli", "--version"]
+    assert subprocess.run(again, capture_output=True, text=True, check=True).stdout == out

@@ -5,7 +5,16 @@ from pathlib import Path
 
 import pytest
 
-from node.config import Config, find_folders, load_config, set_value, unset_value, wants_trace
+from node.config import (
+    Config,
+    child_environ,
+    find_folders,
+    load_config,
+    set_value,
+    terminal_is_dumb,
+    unset_value,
+    wants_trace,
+)
 from node.settings import settings
 from p2p.errors import ConfigError
 
@@ -222,3 +231,30 @@ def test_the_process_environment_is_the_default(
     monkeypatch.setitem(os.environ, "ALLOD_LOG", "debug")
     assert load_config().folders.data == tmp_path
     assert wants_trace()
+
+
+def test_a_child_node_inherits_no_word_of_ours(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A node started in a folder of its own gets the environment, but none of our ALLOD_ words."""
+    monkeypatch.setenv("ALLOD_P2P_PORT", "1")
+    monkeypatch.setenv("OTHER", "x")
+    child = child_environ(tmp_path)
+    assert child["OTHER"] == "x"
+    assert {name for name in child if name.startswith("ALLOD_")} == {"ALLOD_HOME"}
+    assert load_config(environ=child).folders.data == tmp_path
+
+
+def test_a_broken_file_can_be_left_out(tmp_path: Path) -> None:
+    """Without the file the other layers still count, so that the file can be put right."""
+    write(tmp_path, "[p2p\n")
+    environ = {"ALLOD_HOME": str(tmp_path), "ALLOD_HTTP_PORT": "5"}
+    config = load_config({"p2p.port": "3"}, environ, read_file=False)
+    assert (config.p2p.port, config.http.port) == (3, 5)
+
+
+def test_dumb_terminals_are_known() -> None:
+    """No TERM, or a dumb one, means no moving cursor."""
+    assert terminal_is_dumb({})
+    assert terminal_is_dumb({"TERM": "dumb"})
+    assert not terminal_is_dumb({"TERM": "xterm-256color"})

@@ -40,10 +40,15 @@ def install() -> None:
     shutil.copyfile(lock, done)
 
 
-def run(jobs: Iterable[dict[str, Any]], timeout: float = 100) -> list[Answer]:
-    """Import each ``{"size": n}`` or ``{"paths": [...]}``, as tests/vectors describes them."""
+def run(
+    jobs: Iterable[dict[str, Any]], *, mend: bool = False, timeout: float = 100
+) -> list[Answer]:
+    """Import each ``{"size": n}`` or ``{"paths": [...]}``, as tests/vectors describes them.
+
+    ``mend``: have it write sizes from 2 GiB on as protobuf says, which it does not by itself.
+    """
     done = subprocess.run(
-        [_NODE, "unixfs_importer.mjs"],
+        [_NODE, "unixfs_importer.mjs", *(["--mend"] if mend else [])],
         input="".join(json.dumps(job) + "\n" for job in jobs),
         cwd=HERE,
         check=True,

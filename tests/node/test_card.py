@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from node.importers.card import (
@@ -157,6 +157,7 @@ def test_long_cards() -> None:
     assert facts == CardFacts(license="MIT", language=("de",), kind="dataset")
 
 
+@settings(deadline=None)
 @given(st.text() | st.binary().map(lambda data: data.decode("latin-1")))
 def test_any_card(text: str) -> None:
     """Whatever stands in a card, the answer is facts or one of our errors."""

@@ -32,6 +32,7 @@ def items(data: bytes, *, limit: int = LIMIT) -> list[Any]:
     return list(canonical.decode_items(data, limit=limit))
 
 
+@settings(deadline=None)
 @given(VALUES)
 def test_is_rfc8785(value: Any) -> None:
     """What is written is what the reference implementation writes, and it is read back."""
@@ -161,6 +162,7 @@ def test_the_size_comes_first() -> None:
             read(b"[0000000000", limit=10)
 
 
+@settings(deadline=None)
 @given(st.lists(VALUES, max_size=6))
 def test_items_are_the_arrays(value: list[Any]) -> None:
     """Reading an array by its items gives the same as reading it whole."""
@@ -211,7 +213,7 @@ def test_refuses_items(data: bytes) -> None:
         items(data)
 
 
-@settings(max_examples=300)
+@settings(deadline=None, max_examples=300)
 @given(st.lists(VALUES, min_size=1, max_size=4), st.data())
 def test_no_second_spelling(value: list[Any], data: st.DataObject) -> None:
     """Canonical bytes with some bytes changed are refused, or mean something else."""

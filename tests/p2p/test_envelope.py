@@ -177,7 +177,7 @@ def test_authenticate_wants_a_key_of_the_publisher() -> None:
         authenticate(payload, [sign_bundle(payload, ALICE)])
 
 
-@settings(max_examples=400)
+@settings(deadline=None, max_examples=400)
 @given(st.data())
 def test_mutated_bundles(data: st.DataObject) -> None:
     """Changed bytes of a bundle are refused, and raise nothing but our errors."""
@@ -198,6 +198,7 @@ def test_mutated_bundles(data: st.DataObject) -> None:
         authenticate(PAYLOAD, [mutant])
 
 
+@settings(deadline=None)
 @given(st.integers(0, len(PAYLOAD) - 1), st.integers(0, 255))
 def test_mutated_payloads(place: int, byte: int) -> None:
     """A signature over a manifest is none over a manifest with one byte changed."""

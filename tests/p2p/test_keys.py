@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from libp2p.crypto.ed25519 import create_new_key_pair
 from libp2p.peer.id import ID
@@ -98,6 +98,7 @@ def test_refuses_a_key_of_mixed_order() -> None:
         PublicKey(mixed.to_bytes(32, "little"))
 
 
+@settings(deadline=None)
 @given(SEEDS, st.binary())
 def test_refuses_a_scalar_with_the_order_added(seed: bytes, message: bytes) -> None:
     """Nobody makes a second valid signature out of the first."""
@@ -108,6 +109,7 @@ def test_refuses_a_scalar_with_the_order_added(seed: bytes, message: bytes) -> N
     assert not key.public.verify(message, signature[:32] + scalar.to_bytes(32, "little"))
 
 
+@settings(deadline=None)
 @given(SEEDS, st.integers(0, 64 * 8 - 1))
 def test_refuses_a_flipped_bit(seed: bytes, bit: int) -> None:
     """Any bit of a signature, or of the message, matters."""
@@ -124,6 +126,7 @@ def test_refuses_signatures_of_other_lengths(length: int) -> None:
     assert not SecretKey.from_seed(bytes(32)).public.verify(b"", bytes(length))
 
 
+@settings(deadline=None)
 @given(SEEDS)
 def test_peer_id_is_libp2ps(seed: bytes) -> None:
     """The PeerId of a key is the one that libp2p gives it."""
@@ -139,6 +142,7 @@ def test_did_of_the_method_specification() -> None:
     assert PublicKey.from_did(did) == key
 
 
+@settings(deadline=None)
 @given(SEEDS)
 def test_each_notation_round_trips(seed: bytes) -> None:
     """did:key, publisher id and PEM come back as the same key."""
@@ -149,6 +153,7 @@ def test_each_notation_round_trips(seed: bytes) -> None:
     assert SecretKey.from_pem(key.pem).seed == seed
 
 
+@settings(deadline=None)
 @given(SEEDS, st.data())
 def test_one_spelling_each(seed: bytes, data: st.DataObject) -> None:
     """A did:key with one character changed is refused, or is another key's did:key."""

@@ -547,7 +547,7 @@ def mutated(draw: st.DataObject, data: bytes) -> bytes:
 SMALL = build().manifest
 
 
-@settings(max_examples=400, suppress_health_check=[HealthCheck.too_slow])
+@settings(deadline=None, max_examples=400, suppress_health_check=[HealthCheck.too_slow])
 @given(st.data())
 def test_mutated_manifests(draw: st.DataObject) -> None:
     """Changed bytes of a manifest are never taken for it, and raise nothing but our errors."""
@@ -565,7 +565,7 @@ JSON = st.recursive(
 )
 
 
-@settings(max_examples=400, suppress_health_check=[HealthCheck.too_slow])
+@settings(deadline=None, max_examples=400, suppress_health_check=[HealthCheck.too_slow])
 @given(st.data())
 def test_mutated_statements(draw: st.DataObject) -> None:
     """A canonical statement with any value replaced is another release or none, and no crash."""
@@ -585,7 +585,7 @@ def test_mutated_statements(draw: st.DataObject) -> None:
         check_same_or_refused(lambda: parse_manifest(payload), SMALL)
 
 
-@settings(max_examples=150, suppress_health_check=[HealthCheck.too_slow])
+@settings(deadline=None, max_examples=150, suppress_health_check=[HealthCheck.too_slow])
 @given(st.data())
 def test_mutated_listings(draw: st.DataObject) -> None:
     """Changed bytes of a listing are refused."""

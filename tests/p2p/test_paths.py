@@ -3,7 +3,7 @@
 import time
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from p2p.errors import VerificationFailed
@@ -115,6 +115,7 @@ def test_allows_together() -> None:
     check_paths([])
 
 
+@settings(deadline=None)
 @given(st.text(max_size=40))
 def test_what_passes_is_safe(path: str) -> None:
     """Whatever text passes stays inside its folder and can be written out."""

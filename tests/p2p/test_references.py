@@ -146,7 +146,7 @@ def test_refuses(text: str, reason: str) -> None:
     assert len(caught.value.message) < 400
 
 
-@settings(max_examples=400)
+@settings(deadline=None, max_examples=400)
 @given(st.data())
 def test_mutated_references(data: st.DataObject) -> None:
     """A changed reference is refused or means something else, and raises only our errors."""
@@ -168,6 +168,7 @@ def test_mutated_references(data: st.DataObject) -> None:
     assert str(reference) in (changed, changed.removeprefix("allod:"))
 
 
+@settings(deadline=None)
 @given(st.text(max_size=100))
 def test_any_text(text: str) -> None:
     """Whatever a person types, the answer is a reference or one of our errors."""

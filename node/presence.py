@@ -87,8 +87,10 @@ def announce_node(config: Config, *, http: str, token: str) -> Iterator[Presence
         _write_private(presence.token_file, token)
         _write_private(card_file(config.folders), json.dumps(card))
     except PermissionError as exc:
-        raise ReadOnly(f"{run} is where a running node leaves its address, but it cannot be "
-                       f"written: {exc.strerror}.") from exc  # fmt: skip
+        raise ReadOnly(
+            f"{run} is where a running node leaves its address, but it cannot be "
+            f"written: {exc.strerror}."
+        ) from exc
     except OSError as exc:
         raise StoreError(f"{run} cannot be written: {exc.strerror}.") from exc
     try:

@@ -100,9 +100,11 @@ class _Control:
             given.strip().encode(), self._token.encode()
         ):
             return refusal(
-                401, "REFUSED", "This door wants the node's control token as a bearer token.",
+                401,
+                "REFUSED",
+                "This door wants the node's control token as a bearer token.",
                 www_authenticate="Bearer",
-            )  # fmt: skip
+            )
         kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
         if kind != "application/json":
             return refusal(415, "USAGE", "A request's Content-Type is application/json.")

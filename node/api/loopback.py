@@ -30,6 +30,7 @@ from p2p.errors import NetworkError, PortInUse
 
 MAX_HEADERS = 16 << 10  # bytes of a request's head, as on the other doors (p2p/http.py)
 GRACE = 1.0  # seconds that open requests get when the node stops
+STALL = 60.0  # seconds that a reader may take nothing of what is sent, then it is reset
 
 _HOST = re.compile(r"(127\.0\.0\.1|localhost|\[::1\])(:\d{1,5})?", re.IGNORECASE)
 
@@ -89,9 +90,10 @@ def _problem(scope: Scope) -> Response | None:
         return refusal(400, "USAGE", f"A request has one Host, but {len(hosts)} came.")
     if not _HOST.fullmatch(hosts[0]):
         return refusal(
-            403, "REFUSED", "This door answers to 127.0.0.1, [::1] and localhost only, "
-            "but the Host is another."
-        )  # fmt: skip
+            403,
+            "REFUSED",
+            "This door answers to 127.0.0.1, [::1] and localhost only, but the Host is another.",
+        )
     for origin in headers.get(b"origin", []):
         if origin.lower() != f"{scope['scheme']}://{hosts[0]}".lower():
             return refusal(403, "REFUSED", "Another site's page may not speak to this node.")
@@ -131,14 +133,19 @@ class Started(Protocol):
 
 
 async def serve_loopback(
-    app: ASGIApp, port: int, *, task_status: Started = trio.TASK_STATUS_IGNORED
+    app: ASGIApp,
+    port: int,
+    *,
+    stall: float = STALL,
+    task_status: Started = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Serve the application on 127.0.0.1 until cancelled; reports its URL once it listens.
 
-    Port 0 picks a free one. PortInUse if another program has it.
+    Port 0 picks a free one. PortInUse if another program has it. A reader that takes nothing for
+    ``stall`` seconds is reset.
     """
     settings = HypercornConfig()
-    settings.bind = [f"fd://{_listen(port)}"]
+    settings.bind = [f"fd://{_listen(port, stall)}"]
     settings.accesslog = None
     settings.errorlog = logging.getLogger("node.api.hypercorn")
     settings.errorlog.setLevel(logging.WARNING)  # that it runs, the node says itself
@@ -150,7 +157,7 @@ async def serve_loopback(
         task_status.started(binds[0])
 
 
-def _listen(port: int) -> int:
+def _listen(port: int, stall: float) -> int:
     """Bind here and not in hypercorn, so that a port in use is one clear error; return the fd."""
     listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
     try:
@@ -164,5 +171,9 @@ def _listen(port: int) -> int:
                 next="Stop it, or choose another: `allod config set http.port 0` takes a free one.",
             ) from exc
         raise NetworkError(f"Port {port} on 127.0.0.1 cannot be opened: {exc.strerror}.") from exc
+    # hypercorn shields its sends from cancellation: without this, one reader that stopped reading
+    # would keep the node from ever stopping. Accepted sockets inherit it (Linux only).
+    if hasattr(socket, "TCP_USER_TIMEOUT"):
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(stall * 1000))
     listener.setblocking(False)
     return listener.detach()

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from node.cli import INTERRUPTED
 from node.cli.run import Run, verb
 from node.cli.text import size_text, table
 
@@ -73,8 +74,8 @@ def up(
 
 def _serve(config: "Config", ready: Callable[[dict[str, Any]], None]) -> int:
     """Run the daemon; the first signal ends it in order, a second one at once."""
+    import os
     import signal
-    from functools import partial
 
     import trio
 
@@ -85,17 +86,22 @@ def _serve(config: "Config", ready: Callable[[dict[str, Any]], None]) -> int:
 
     async def main() -> None:
         async with trio.open_nursery() as nursery:
+            work = trio.CancelScope()
 
             async def watch(task_status: Any) -> None:
                 nonlocal code
                 with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
                     task_status.started()
                     async for number in signals:
-                        code = 130 if number == signal.SIGINT else 0
-                        nursery.cancel_scope.cancel()
+                        if work.cancel_called:
+                            os._exit(INTERRUPTED)
+                        code = INTERRUPTED if number == signal.SIGINT else 0
+                        work.cancel()
 
             await nursery.start(watch)
-            await nursery.start(partial(run_daemon, config, ready=ready))
+            with work:
+                await run_daemon(config, ready=ready)
+            nursery.cancel_scope.cancel()
 
     try:
         trio.run(main)

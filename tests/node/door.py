@@ -4,6 +4,7 @@ import json
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 from urllib.parse import urlsplit
@@ -11,7 +12,7 @@ from urllib.parse import urlsplit
 import trio
 
 from node.api.control import control_routes
-from node.api.loopback import loopback_app, serve_loopback
+from node.api.loopback import STALL, loopback_app, serve_loopback
 from node.client import BareNode
 from node.config import load_config
 from node.messages import NoParams, Note, Progress, RefParams, Report
@@ -142,7 +143,7 @@ def table(story: Story) -> dict[str, Operation[Any]]:
 
 @asynccontextmanager
 async def serving(
-    home: Path, more: Mapping[str, Operation[Any]] | None = None
+    home: Path, more: Mapping[str, Operation[Any]] | None = None, *, stall: float = STALL
 ) -> AsyncIterator[Door]:
     """Serve the steerable operations, and ``more``, as the running node of ``home``."""
     story = Story()
@@ -150,7 +151,8 @@ async def serving(
     operations = table(story) | dict(more or {})
     routes = control_routes(cast(Node, BareNode(config)), TOKEN, operations=operations)
     async with trio.open_nursery() as nursery:
-        url = await nursery.start(serve_loopback, loopback_app(routes), 0)
+        serve = partial(serve_loopback, loopback_app(routes), 0, stall=stall)
+        url = await nursery.start(serve)
         with announce_node(config, http=url, token=TOKEN):
             yield Door(urlsplit(url).port or 0, story)
         nursery.cancel_scope.cancel()

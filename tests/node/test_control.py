@@ -4,12 +4,14 @@ import json
 import socket
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
 
 from node.api.loopback import loopback_app, serve_loopback
-from node.messages import MAX_REQUEST, Progress, to_json
+from node.messages import MAX_REQUEST, NoParams, Note, Progress, Report, to_json
+from node.operations import Node, Operation
 from p2p.errors import PortInUse
 from tests.node.door import TOKEN, Door, lines, request, serving, split
 
@@ -303,3 +305,25 @@ async def test_the_door_is_on_loopback_only(door: Door) -> None:
     """Nothing listens on the machine's other addresses."""
     with socket.socket() as probe, pytest.raises(OSError):  # noqa: PT011 - which one differs
         probe.connect(("127.0.0.2", door.port))
+
+
+@pytest.mark.skipif(not hasattr(socket, "TCP_USER_TIMEOUT"), reason="Linux only")
+async def test_a_reader_that_stopped_reading_does_not_keep_the_node(tmp_path: Path) -> None:
+    """A client that asks for much and reads nothing is reset, so that the node can stop."""
+    full = trio.Event()
+
+    async def flood(node: Node, params: NoParams, report: Report) -> dict[str, Any]:
+        for i in range(20_000):
+            report(Note("x" * 60_000))
+            if i % 200 == 0:
+                await trio.lowlevel.checkpoint()
+        full.set()
+        return await trio.sleep_forever()
+
+    more = {"ls": Operation("ls", NoParams, flood, "nothing")}
+    with trio.fail_after(20):
+        async with serving(tmp_path, more, stall=0.5) as door:
+            stream = await trio.open_tcp_stream("127.0.0.1", door.port)
+            await stream.send_all(request("/control/v1/ls", b"{}", door.port))
+            await full.wait()
+        await stream.aclose()

@@ -46,6 +46,7 @@ def publish(run: Run, folder: Path, kind: str | None, **given: Any) -> int:
 
     It is hashed where it lies, signed and announced. The last line printed is the link to share.
     """
+    given["offline"] |= run.config().p2p.offline  # by ALLOD_OFFLINE, or in the file
     params = PublishParams(folder=str(folder.absolute()), kind=kind or "", **given)
     found = run.call("publish", params, flags=_flags(params.offline))
     moved = found["bytes"]
@@ -80,6 +81,7 @@ def fetch(run: Run, local_dir: Path | None, **given: Any) -> int:
     the folder that the files lie in.
     """
     folder = str(local_dir.absolute()) if local_dir else ""
+    given["offline"] |= run.config().p2p.offline
     params = FetchParams(local_dir=folder, **given)
     found = run.call("fetch", params, flags=_flags(params.offline))
     moved = found["bytes"]

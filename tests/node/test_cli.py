@@ -318,6 +318,14 @@ async def test_flags_reach_the_operation(door: Door, tmp_path: Path) -> None:
     )  # fmt: skip
 
 
+async def test_offline_in_the_environment_counts_for_a_running_node(door: Door) -> None:
+    """ALLOD_OFFLINE keeps one command off the network, though the node is on it."""
+    await ask("fetch", "x", ALLOD_OFFLINE="1")
+    assert GOT[-1].offline
+    await ask("fetch", "x")
+    assert not GOT[-1].offline
+
+
 @pytest.mark.parametrize("name", list(ERRORS))
 async def test_exit_codes_are_those_of_the_error_tree(door: Door, name: str) -> None:
     """Each kind of error has its exit code and its word; people get the sentence and the advice."""

@@ -79,6 +79,7 @@ NODE = [
     "api.peer",
     "api.mount",
     "api.loopback",
+    "node",
     "operations",
     "api.control",
     "daemon",

@@ -92,7 +92,7 @@ def test_shards(content: list[Link]) -> None:
     assert found == ShardNode(tuple(sorted(content, key=lambda link: link.name)))
 
 
-@settings(max_examples=500)
+@settings(max_examples=250)
 @given(blocks, st.data())
 def test_mutations(block: bytes, data: st.DataObject) -> None:
     """A changed block is refused, or is the one way to write some other node."""
@@ -102,7 +102,7 @@ def test_mutations(block: bytes, data: st.DataObject) -> None:
     check_strict(changed)
 
 
-@settings(max_examples=500)
+@settings(max_examples=250)
 @given(st.binary(max_size=80) | st.lists(blocks, max_size=3).map(b"".join))
 def test_garbage(raw: bytes) -> None:
     """Whatever bytes come, they are refused or are the one way to write what was read."""

@@ -142,7 +142,7 @@ def test_sniff() -> None:
     assert sniff("model.gguf", reader(b"GG"), 2) is None
 
 
-@settings(max_examples=1000)
+@settings(max_examples=300)
 @given(st.data())
 def test_mutations(data: st.DataObject) -> None:
     """A changed header is refused, or puts every tensor inside the file, none over another."""

@@ -105,7 +105,7 @@ def test_slice_refusals() -> None:
         slice_safetensors(TensorFile("gguf", 0, (), {}), [])
 
 
-@settings(max_examples=500)
+@settings(max_examples=250)
 @given(st.data())
 def test_mutations(data: st.DataObject) -> None:
     """A changed file is refused, or the reference reads the same tensors at the same bytes."""
@@ -133,7 +133,7 @@ entries = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=500)
+@settings(max_examples=250)
 @given(
     st.dictionaries(st.text(max_size=3) | st.just("__metadata__"), entries | values, max_size=4),
     st.binary(max_size=20),

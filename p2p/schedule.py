@@ -198,8 +198,7 @@ class Swarm:
             if victim is mine:
                 continue
             start = self._theft(mine, victim, task, now)
-            eta = self._eta(victim, task, now)
-            if start is not None and eta > latest:
+            if start is not None and (eta := self._eta(victim, task, now)) > latest:
                 latest, best = eta, (task, start)
         if best is None:
             return None

@@ -206,6 +206,23 @@ def test_a_leaf_is_never_read_three_times() -> None:
     assert swarm.remaining == 0
 
 
+def test_a_task_that_is_read_but_not_released_is_nobodys_victim() -> None:
+    """Between its last leaf and its release a task has nothing to give."""
+    files = [file_of(MIB, MIB), file_of(MIB)]
+    swarm = Swarm(files, every_leaf(files))
+    swarm.join("a", None)
+    swarm.join("b", None)
+    read = swarm.next("a", 0.0)
+    late = swarm.next("a", 0.0)
+    assert isinstance(read, Task)
+    assert isinstance(late, Task)
+    swarm.advance(read, 2, 0.1)
+    stolen = swarm.next("b", 60.0)
+    assert isinstance(stolen, Task)
+    assert stolen.file == late.file
+    assert isinstance(swarm.next("b", 60.0), Wait)
+
+
 def test_a_banned_source_gets_nothing_more() -> None:
     """After leave() a source has no work, and what it held is free at once."""
     files = [file_of(*[MIB] * 8)]

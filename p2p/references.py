@@ -116,6 +116,11 @@ def share_link(publisher: str, name: str, manifest: CID, peers: Iterable[str]) -
     return link
 
 
+def publisher_cid(publisher: str) -> CID:
+    """Return the CID under which the DHT names the holders of a publisher's releases."""
+    return CID.of(publisher.encode(), Codec.RAW)
+
+
 def _publisher(text: str, is_link: bool) -> str:
     """Return a petname or an id; what looks like an id must be one."""
     if is_link or _ID.fullmatch(text):

@@ -1,0 +1,95 @@
+"""The HTTP that other nodes see: blocks and bytes by CID, outlines, statements.
+
+    GET /ipfs/{cid}                      see gateway.py
+    GET /allod/v1/outline/{cid}          the Outline of a file: a CARv1 of its inner nodes
+    GET /allod/v1/have/{cid}             what of a file, or of a release, is held here
+    GET /allod/v1/manifest/{cid}         the payload of a manifest
+    GET /allod/v1/bundles/{cid}          the signature bundles known for it, one a line
+
+It answers from the store alone: it never asks the network on behalf of a stranger.
+The same answers go over libp2p streams and loopback HTTP.
+"""
+
+import json
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+from node.api.gateway import CAR_TYPE, Gateway
+from node.store import Store
+from p2p.cid import CID, Codec
+from p2p.errors import NotFound
+from p2p.http import Request, Response
+
+MAX_HAVE_FILES: Final = 100_000
+"""Files that one ``have`` answer for a release lists: the asker bounds the answer to 16 MiB."""
+
+
+class PeerApi:
+    """Answers what a node answers to other nodes."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._gateway = Gateway(store)
+        self._routes: dict[str, Callable[[CID], Awaitable[Response]]] = {
+            "outline": self._outline,
+            "have": self._have,
+            "manifest": self._manifest,
+            "bundles": self._bundles,
+        }
+
+    async def __call__(self, request: Request) -> Response:
+        """Answer one request; the errors that it raises say their own HTTP status."""
+        match request.path.split("/"):
+            case ["", "ipfs", _, *_]:
+                return await self._gateway(request)
+            case ["", "allod", "v1", name, cid] if name in self._routes:
+                return await self._routes[name](CID.parse(cid))
+        raise NotFound(f"There is nothing at {request.path} on this node.")
+
+    async def _outline(self, cid: CID) -> Response:
+        outline = await self._store.outline(cid)
+        if outline is None:
+            raise NotFound(f"This node holds no outline of {cid}.")
+        return Response(200, {"content-type": CAR_TYPE}, outline.encode())
+
+    async def _have(self, cid: CID) -> Response:
+        if cid.codec is Codec.JSON:
+            return await self._have_release(cid)
+        held = await self._store.held(cid)
+        if held is None:
+            raise NotFound(f"This node holds nothing of {cid}.")
+        return _json({"size": held.outline.size, "have": [list(span) for span in held.have]})
+
+    async def _have_release(self, cid: CID) -> Response:
+        release = await self._store.release(cid)
+        if release is None:
+            raise NotFound(f"This node holds nothing of the release {cid}.")
+        if release.complete:
+            return _json({"complete": True, "files": {}})
+        files = {file.cid: file.size for file in await self._store.release_files(cid)}
+        have: dict[CID, list[tuple[int, int]]] = {
+            file: [(0, files[file])] for file in await self._store.has_many(files.keys())
+        }
+        for file in self._store.unfinished() & files.keys():
+            held = await self._store.held(file)
+            if held is not None:
+                have[file] = list(held.have)
+        listed = {str(file): have[file] for file in list(have)[:MAX_HAVE_FILES]}
+        return _json({"complete": False, "files": listed})
+
+    async def _manifest(self, cid: CID) -> Response:
+        known = await self._store.manifest(cid)
+        if known is None:
+            raise NotFound(f"This node does not hold the manifest {cid}.")
+        return Response(200, {"content-type": "application/json"}, known[0])
+
+    async def _bundles(self, cid: CID) -> Response:
+        known = await self._store.manifest(cid)
+        if known is None:
+            raise NotFound(f"This node does not hold the manifest {cid}.")
+        lines = b"".join(bundle + b"\n" for bundle in known[1])
+        return Response(200, {"content-type": "application/x-ndjson"}, lines)
+
+
+def _json(value: object) -> Response:
+    return Response(200, {"content-type": "application/json"}, json.dumps(value).encode())

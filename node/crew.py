@@ -1,0 +1,258 @@
+"""The sources of one fetch: found, asked, counted, banned.
+
+A source is whoever answers our HTTP: a node over libp2p today, a mirror tomorrow.
+The crew takes them from the network as they are found, keeps for each what it sent and how it
+failed, and asks small things (a manifest, an outline) of whichever answers first.
+It never believes an answer: the asker gives the check, and a source whose answer fails it is
+banned and named.
+
+``Network`` is what the crew needs of the world; the real one joins host and discovery, the one in
+the tests is simulated, and the same tests run on both.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol, TypeVar
+
+import trio
+
+from node.messages import Note, Report
+from p2p.cid import CID
+from p2p.errors import (
+    BadBytes,
+    NetworkError,
+    NoSources,
+    NotFound,
+    PeerFault,
+    PeerRefused,
+    VerificationFailed,
+)
+
+if TYPE_CHECKING:  # the real sources bring libp2p, which takes more than a second to import
+    from p2p.sources import Source
+
+T = TypeVar("T")
+
+LOOKUP_EVERY = 15.0  # seconds between two rounds of looking for more sources
+LOOKUP_AGAIN = 3.0  # seconds, while there is nobody to ask
+HEDGE = 1.0  # seconds before the next source is asked the same small thing
+ASK_WITHIN = 20.0  # seconds; a source that cannot send a few MiB in that is asked no more
+MAX_MEMBERS = 64  # more sources would not be faster, only more connections
+MAX_FAULTS = 4  # in a row, before a source is left alone
+
+
+class Network(Protocol):
+    """What a fetch needs of the network."""
+
+    def hinted(self, multiaddr: str) -> "Source":
+        """Make a source of an address that a person or a link gave; UsageError if malformed."""
+
+    def neighbours(self) -> Sequence["Source"]:
+        """The nodes on this LAN and those that are connected: worth a question."""
+
+    async def providers(self, cid: CID) -> Sequence["Source"]:
+        """Look in the DHT for nodes that say they hold ``cid``."""
+
+    def ban(self, peer: str, reason: str) -> None:
+        """Have nothing to do with a peer for a while."""
+
+    def announce(self, cids: Sequence[CID]) -> None:
+        """Tell the DHT, in the background, that this node holds these."""
+
+
+@dataclass(slots=True, eq=False)
+class Member:
+    """One source and its record."""
+
+    source: "Source"
+    bytes: int = 0  # verified
+    faults: int = 0  # in a row
+    gone: str = ""  # why it is asked no more
+    banned: bool = False
+
+    @property
+    def peer(self) -> str:
+        return self.source.peer
+
+
+@dataclass(eq=False)
+class Crew:
+    """All sources of one fetch of ``keys``: CIDs under which they may be found."""
+
+    network: Network
+    report: Report
+    hints: Sequence[str] = ()
+    keys: list[CID] = field(default_factory=list)
+    members: dict[str, Member] = field(default_factory=dict)
+    rounds: int = 0  # how often every way to find a source has been tried
+
+    def __post_init__(self) -> None:
+        self._changed = trio.Event()
+        self._lonely = trio.Event()
+        self._hinted = [self.network.hinted(text) for text in self.hints]
+
+    # -- finding --------------------------------------------------------------------------
+
+    async def recruit(self) -> None:
+        """Look for sources until cancelled: hints first, then the LAN, then the DHT, again."""
+        for source in self._hinted:
+            self._meet(source)
+        while True:
+            for source in self.network.neighbours():
+                self._meet(source)
+            for key in tuple(self.keys):
+                if sum(not member.gone for member in self.members.values()) >= MAX_MEMBERS:
+                    break
+                try:
+                    found = await self.network.providers(key)
+                except NetworkError as exc:
+                    self.report(Note(f"The DHT could not be asked: {exc.message}", "warning"))
+                    continue
+                for source in found:
+                    self._meet(source)
+            self.rounds += 1
+            self.notify()
+            self._lonely = trio.Event()
+            with trio.move_on_after(LOOKUP_EVERY if any(self.active) else LOOKUP_AGAIN):
+                await self._lonely.wait()
+
+    def _meet(self, source: "Source") -> None:
+        known = self.members.get(source.peer)
+        if known is None:
+            self.members[source.peer] = Member(source)
+        elif known.gone and not known.banned:
+            known.gone = ""  # found anew: one more chance
+            known.faults = min(known.faults, MAX_FAULTS - 1)
+        else:
+            return
+        self.notify()
+
+    def notify(self) -> None:
+        """Wake everybody who waits for a change."""
+        self._changed.set()
+        self._changed = trio.Event()
+
+    async def wait_change(self) -> None:
+        """Wait until a source came, went, or something was verified."""
+        await self._changed.wait()
+
+    @property
+    def active(self) -> Iterator[Member]:
+        """Those that may be asked."""
+        return (member for member in self.members.values() if not member.gone)
+
+    # -- judging --------------------------------------------------------------------------
+
+    def ban(self, member: Member, reason: str) -> None:
+        """Take nothing from a source any more, here and elsewhere: it sent what does not verify."""
+        if not member.banned:
+            member.banned, member.gone = True, reason
+            self.network.ban(member.peer, reason)
+            self.report(Note(f"{member.peer} is banned: {reason}", "warning"))
+        self._left()
+
+    def fault(self, member: Member, exc: NetworkError) -> None:
+        """Count a fault of a source; too many in a row, or out of reach, and it is left alone."""
+        member.faults += 1
+        if isinstance(exc, BadBytes):
+            self.ban(member, exc.message)
+        elif member.faults >= MAX_FAULTS or not isinstance(exc, PeerFault):
+            self.leave(member, exc.message)
+
+    def leave(self, member: Member, reason: str) -> None:
+        """Ask a source no more in this fetch."""
+        member.gone = member.gone or reason
+        self._left()
+
+    def _left(self) -> None:
+        if not any(self.active):
+            self._lonely.set()
+        self.notify()
+
+    def failure(self, what: str) -> NetworkError | NotFound:
+        """The error that says why ``what`` could not be had from anybody."""
+        tried = [f"{member.peer}: {member.gone}" for member in self.members.values()]
+        if not tried:
+            return NoSources(
+                f"Nobody was found who has {what}.",
+                next="Check that a node that holds it is running; --peer or a share link names it.",
+            )
+        shown = "; ".join(tried[:5]) + ("; ..." if len(tried) > 5 else "")
+        return NoSources(
+            f"None of {len(tried)} sources could give {what} ({shown}).",
+            next="Try again later, or name another source with --peer.",
+        )
+
+    # -- asking ---------------------------------------------------------------------------
+
+    async def ask(self, what: str, target: str, limit: int, check: Callable[[bytes], T]) -> T:
+        """Get a small document, at most ``limit`` bytes, from the first source that has it right.
+
+        ``check`` turns the bytes into what is returned, or raises VerificationFailed: then the
+        source is banned. NoSources, or NotFound if all said 404, once nobody is left to be asked.
+        """
+        answers: list[T] = []
+        wrong: list[VerificationFailed] = []
+        asked: set[str] = set()
+        running = 0
+        missing = 0
+
+        async def attempt(member: Member) -> None:
+            nonlocal running, missing
+            try:
+                with trio.fail_after(ASK_WITHIN):
+                    data = await self._get(member, target, limit)
+                answers.append(check(data))
+                member.faults = 0
+            except VerificationFailed as exc:
+                wrong.append(exc)
+                self.ban(member, exc.message)
+            except PeerRefused as exc:
+                missing += exc.status == 404
+                if exc.status != 404:
+                    self.fault(member, exc)
+            except NetworkError as exc:
+                self.fault(member, exc)
+            except trio.TooSlowError:
+                self.leave(member, f"it did not answer within {ASK_WITHIN:.0f} s")
+            finally:
+                running -= 1
+                self.notify()
+
+        async with trio.open_nursery() as nursery:
+            while not answers:
+                fresh = [member for member in self.active if member.peer not in asked]
+                if fresh:
+                    best = max(fresh, key=lambda member: (member.bytes, -member.faults))
+                    asked.add(best.peer)
+                    running += 1
+                    nursery.start_soon(attempt, best)
+                    with trio.move_on_after(HEDGE):
+                        await self.wait_change()
+                elif running or not self.rounds:
+                    await self.wait_change()
+                else:
+                    break
+            nursery.cancel_scope.cancel()
+        if answers:
+            return answers[0]
+        if wrong:
+            raise wrong[0]
+        if missing and missing == len(asked):
+            raise NotFound(
+                f"None of the {missing} nodes that were asked has {what}.",
+                next="Check the link or the CID; the nodes that hold it may be offline.",
+            )
+        raise self.failure(what)
+
+    @staticmethod
+    async def _get(member: Member, target: str, limit: int) -> bytes:
+        """Ask one source, again if it is busy and says when."""
+        while True:
+            try:
+                async with member.source.open() as session:
+                    return await session.get(target, limit=limit)
+            except PeerRefused as exc:
+                if exc.status != 429 or not exc.retry_after:
+                    raise
+                await trio.sleep(exc.retry_after)

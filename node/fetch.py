@@ -1,0 +1,289 @@
+"""Fetch: from a reference to verified files on this disk. Reads top to bottom.
+
+1  what the reference names            a manifest CID, from a link, a CID or this store
+2  who may have it                     the link's peers, the LAN, the DHT; goes on all the time
+3  the statement                       manifest and signatures; nothing large moves before
+4  which files, and their Outlines     each checked against the manifest
+5  what is missing                     resuming, and reusing a base's leaves, are this line
+6  the transfer                        many sources at once, each leaf verified, then written
+7  the record                          one transaction, then the folder of links
+8  the announcement                    from now on this node is a source too
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import trio
+
+from node.assembly import Assembly, Wanted
+from node.claims import Claims
+from node.crew import Crew, Network
+from node.export import export_files
+from node.holdings import find_release
+from node.keyring import Keyring
+from node.messages import FetchParams, Note, Progress, Report
+from node.selection import select_files
+from node.slicing import Slicer
+from node.statement import Statement, read_outline, read_statement
+from node.store import Store
+from node.transfer import Transfer
+from p2p.cid import CID
+from p2p.errors import AllodError, NotFound, QuotaExceeded, UsageError, culprit
+from p2p.keys import publisher_id
+from p2p.manifest import FileEntry
+from p2p.ranges import RangeSet
+from p2p.references import Reference, parse_reference, share_link
+
+OUTLINES_AT_ONCE = 8  # each is one request; more would only queue at the sources
+
+
+class FetchNode(Protocol):
+    """What a fetch needs of a node."""
+
+    @property
+    def store(self) -> Store: ...
+    @property
+    def keyring(self) -> Keyring: ...
+    @property
+    def claims(self) -> Claims: ...
+    def network(self) -> Network:
+        """The network; NetworkError when this node was opened without one."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """What is to be fetched: the files, their Outlines, and which leaves are missing."""
+
+    wanted: list[Wanted]
+    missing: list[RangeSet]
+
+    @property
+    def total(self) -> int:
+        return sum(want.outline.size for want in self.wanted)
+
+    @property
+    def missing_bytes(self) -> int:
+        return sum(
+            stop - start
+            for want, leaves in zip(self.wanted, self.missing, strict=True)
+            for start, stop in (want.outline.span(*run) for run in leaves)
+        )
+
+
+async def fetch(params: FetchParams, node: FetchNode, report: Report) -> dict[str, Any]:
+    """Fetch a release, or a part of it; returns the JSON object of ``allod fetch --json``."""
+    reference = await _name(params, node)
+    cid = reference.manifest
+    assert cid is not None
+    if params.offline:
+        crew = Crew(_Nowhere(), report, (), [cid])
+    else:
+        crew = Crew(node.network(), report, (*reference.peers, *params.peers), [cid])
+    try:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(crew.recruit)
+            result = await _fetch(params, node, reference, cid, crew, report)
+            nursery.cancel_scope.cancel()
+    except* AllodError as group:
+        raise culprit(group) from None
+    return result
+
+
+async def _name(params: FetchParams, node: FetchNode) -> Reference:
+    """Step 1: the reference with its manifest CID, and its publisher where it names one."""
+    reference = parse_reference(params.ref)
+    if params.revision:
+        if reference.manifest is not None or reference.version is not None:
+            raise UsageError("The reference names a version already; leave --revision out.")
+        reference = parse_reference(f"{params.ref}@{params.revision}")
+    if reference.manifest is None:
+        try:
+            release = await find_release(node.store, node.keyring, str(reference))
+        except NotFound as exc:
+            raise NotFound(
+                f"{params.ref} is not known here: a name is looked up among the releases that "
+                "this node holds.",
+                next="Ask the publisher for the share link, or fetch by the manifest CID.",
+            ) from exc
+        return Reference(release.publisher, release.name, release.version, release.manifest_cid, ())
+    if reference.publisher in node.keyring.names():
+        own = publisher_id(node.keyring.publisher(reference.publisher).public)
+        return Reference(
+            own, reference.name, reference.version, reference.manifest, reference.peers
+        )
+    return reference
+
+
+async def _fetch(
+    params: FetchParams,
+    node: FetchNode,
+    reference: Reference,
+    cid: CID,
+    crew: Crew,
+    report: Report,
+) -> dict[str, Any]:
+    store = node.store
+    statement = await read_statement(cid, reference.publisher, store, crew, report)
+    manifest = statement.manifest
+    report(Note(f"{manifest.name} {manifest.version} by {manifest.publisher}: signature checked"))
+    crew.keys += [manifest.root]
+
+    chosen = select_files(manifest.files, params.include, params.exclude)
+    wanted = await _outlines(chosen, store, crew, report)
+    if params.tensors:
+        target = _target(params)
+        slicer = Slicer(cid, store, crew, report)
+        plan = _Plan(*await slicer.fetch(wanted, params.tensors, target))
+        return _result(params, statement, plan, crew, target)
+
+    if params.dry_run:
+        async with Assembly(store, wanted) as assembly:
+            plan = _Plan(wanted, [await assembly.preview(file) for file in range(len(wanted))])
+        return _result(params, statement, plan, crew, None)
+
+    if await store.release(cid) is None:  # from now on others can take from here what has come
+        await store.record(manifest, statement.bundles, pin=params.pin, complete=False)
+    plan = await _transfer(node, cid, wanted, crew, report)
+
+    complete = len(chosen) == len(manifest.files)
+    await store.record(manifest, statement.bundles, pin=params.pin, complete=complete)
+    path = await store.view(manifest)
+    if params.local_dir:
+        path = await export_files(path, Path(params.local_dir), [entry.path for entry in chosen])
+    if not params.offline:
+        crew.network.announce([cid, manifest.root, *(entry.cid for entry in chosen)])
+    return _result(params, statement, plan, crew, path)
+
+
+async def _transfer(
+    node: FetchNode,
+    cid: CID,
+    wanted: list[Wanted],
+    crew: Crew,
+    report: Report,
+) -> _Plan:
+    """Steps 5 and 6: find out what is missing, and get it."""
+    async with (
+        node.claims.hold([want.outline.root for want in wanted]),
+        Assembly(node.store, wanted) as assembly,
+    ):
+        await _check_room(node.store, wanted)
+        missing = []
+        for file in range(len(wanted)):
+            missing.append(await assembly.survey(file))
+            report(Progress("look", done=file + 1, total=len(wanted), unit="files"))
+        plan = _Plan(wanted, missing)
+        if plan.missing_bytes:
+            crew.network.announce([cid])
+        await Transfer(cid, assembly, missing, crew, report).run()
+        await assembly.finish_all()
+    return plan
+
+
+async def _check_room(store: Store, wanted: Sequence[Wanted]) -> None:
+    """Say at once, and not after hours, when a release is larger than the quota leaves room for."""
+    usage = await store.usage()
+    here = await store.has_many({want.outline.root for want in wanted})
+    needed = sum(want.outline.size for want in wanted if want.outline.root not in here)
+    taken = usage.bytes - usage.partial_bytes
+    if usage.quota is not None and taken + needed > usage.quota:
+        raise QuotaExceeded(
+            f"The fetch needs {needed:,} bytes, but of the quota of {usage.quota:,} only "
+            f"{max(0, usage.quota - taken):,} are left.",
+            next="Free some with `allod rm` and `allod gc`, or raise store.quota.",
+        )
+
+
+def _target(params: FetchParams) -> Path:
+    if not params.local_dir:
+        raise UsageError(
+            "Single tensors make new files, and nobody said where to put them.",
+            next="Add --local-dir and a folder.",
+        )
+    return Path(params.local_dir)
+
+
+async def _outlines(
+    chosen: Sequence[FileEntry], store: Store, crew: Crew, report: Report
+) -> list[Wanted]:
+    """Step 4: the Outline of every file, several asked for at once, in the order of the files."""
+    found: dict[int, Wanted] = {}
+    limiter = trio.CapacityLimiter(OUTLINES_AT_ONCE)
+
+    async def read(index: int, entry: FileEntry) -> None:
+        async with limiter:
+            outline = await read_outline(entry.cid, entry.size, store, crew)
+            found[index] = Wanted(entry.path, outline)
+            report(Progress("plan", done=len(found), total=len(chosen), unit="files"))
+
+    async with trio.open_nursery() as nursery:
+        for index, entry in enumerate(chosen):
+            nursery.start_soon(read, index, entry)
+    return [found[index] for index in range(len(chosen))]
+
+
+def _result(
+    params: FetchParams, statement: Statement, plan: _Plan, crew: Crew, path: Path | None
+) -> dict[str, Any]:
+    manifest = statement.manifest
+    fetched = plan.missing_bytes
+    result: dict[str, Any] = {
+        "ok": True,
+        "ref": share_link(manifest.publisher, manifest.name, manifest.cid, ()),
+        "name": manifest.name,
+        "version": manifest.version,
+        "kind": manifest.kind,
+        "publisher": manifest.publisher,
+        "license": manifest.license.get("spdx", ""),
+        "manifest": str(manifest.cid),
+        "root": str(manifest.root),
+        "path": None if path is None else str(path),
+        "files": len(plan.wanted),
+        "bytes": {"total": plan.total, "fetched": fetched, "local": plan.total - fetched},
+        "sources": [
+            {"peer": member.peer, "kind": member.source.kind, "bytes": member.bytes}
+            for member in crew.members.values()
+            if member.bytes
+        ],
+        "banned": [
+            {"peer": member.peer, "reason": member.gone}
+            for member in crew.members.values()
+            if member.banned
+        ],
+        "checks": [
+            {"name": "manifest", "ok": True, "detail": f"its bytes are {manifest.cid}"},
+            {
+                "name": "signature",
+                "ok": True,
+                "detail": f"{len(statement.bundles)} valid, one by {manifest.publisher}",
+            },
+            {"name": "tree", "ok": True, "detail": f"the files make the directory {manifest.root}"},
+        ],
+    }
+    if params.dry_run:
+        result["dryRun"] = True
+    else:
+        leaves = sum(leaves.size for leaves in plan.missing)
+        detail = f"{leaves} leaves verified before they were written"
+        result["checks"].append({"name": "content", "ok": True, "detail": detail})
+    return result
+
+
+class _Nowhere:
+    """The network of ``--offline``: nobody is there."""
+
+    def hinted(self, multiaddr: str) -> Any:
+        raise UsageError(f"No peer is asked offline, not even {multiaddr}.")
+
+    def neighbours(self) -> Sequence[Any]:
+        return ()
+
+    async def providers(self, cid: CID) -> Sequence[Any]:
+        return ()
+
+    def ban(self, peer: str, reason: str) -> None: ...
+
+    def announce(self, cids: Sequence[CID]) -> None: ...

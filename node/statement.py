@@ -1,0 +1,103 @@
+"""Getting the statement of a release from strangers: manifest, signatures, list of files.
+
+Nothing large moves before ``read_statement`` has returned.
+The manifest is addressed by its hash, so whoever sends other bytes is lying; what the right bytes
+say, and whether its publisher signed it, is the publisher's doing and not the source's.
+"""
+
+from dataclasses import dataclass
+
+from node.assembly import Assembly, Wanted
+from node.crew import Crew
+from node.messages import Report
+from node.store import Store
+from node.transfer import Transfer
+from p2p.chunking import LEAF_SIZE, MAX_TENSORS
+from p2p.cid import CID, Codec
+from p2p.dag import MAX_OUTLINE, Outline
+from p2p.envelope import MAX_BUNDLE, MAX_BUNDLES, authenticate
+from p2p.errors import VerificationFailed
+from p2p.manifest import MAX_MANIFEST, Listing, Manifest, parse_manifest
+
+MAX_ANSWER = 4 * MAX_BUNDLE  # bytes of all bundles of one release: most are a thousandth of one
+
+
+@dataclass(frozen=True, slots=True)
+class Statement:
+    """What a publisher said of a release, verified: who signed, what is in it."""
+
+    manifest: Manifest
+    bundles: tuple[bytes, ...]
+    listing: bytes | None
+
+
+async def read_statement(
+    cid: CID, publisher: str | None, store: Store, crew: Crew, report: Report
+) -> Statement:
+    """Return the verified statement of a release, from the store or from the crew's sources.
+
+    VerificationFailed when it is malformed, not signed by its publisher, or by another publisher
+    than was asked for; NotFound or NoSources when nobody has it.
+    """
+    known = await store.manifest(cid)
+    if known is not None:
+        payload, bundles, listing = known
+    else:
+        payload = await crew.ask(
+            f"the manifest {cid}",
+            f"/allod/v1/manifest/{cid}",
+            MAX_MANIFEST,
+            lambda data: _addressed(cid, data),
+        )
+        bundles, listing = (), None
+    manifest = parse_manifest(payload, listing)
+    if publisher not in (None, manifest.publisher):
+        raise VerificationFailed(
+            f"The release was to be by {publisher}, but its manifest is by {manifest.publisher}.",
+            next="Ask whoever gave you the link for the right one.",
+        )
+    if known is None:
+        bundles = await crew.ask(
+            f"the signatures of {cid}",
+            f"/allod/v1/bundles/{cid}",
+            MAX_ANSWER,
+            lambda data: authenticate(payload, data.split(b"\n", MAX_BUNDLES)[:MAX_BUNDLES]),
+        )
+    if manifest.listing is not None and listing is None:
+        listing = await _read_listing(cid, manifest.listing, store, crew, report)
+        manifest = parse_manifest(payload, listing)
+    return Statement(manifest, bundles, listing)
+
+
+async def read_outline(cid: CID, size: int, store: Store, crew: Crew) -> Outline:
+    """Return the Outline of a file of ``size`` bytes, from the store or a source, verified."""
+    if cid.codec is Codec.RAW:
+        return Outline.single(cid, size)
+    outline = await store.outline(cid)
+    if outline is not None:
+        return outline
+    leaves = size // LEAF_SIZE + MAX_TENSORS + 2
+    return await crew.ask(
+        f"the outline of {cid}",
+        f"/allod/v1/outline/{cid}",
+        min(MAX_OUTLINE, 1024 + 64 * leaves),
+        lambda data: Outline.decode(cid, data, size),
+    )
+
+
+async def _read_listing(
+    release: CID, listing: Listing, store: Store, crew: Crew, report: Report
+) -> bytes:
+    """Fetch the list of files of a large release: a file like any other."""
+    outline = await read_outline(listing.cid, listing.size, store, crew)
+    async with Assembly(store, [Wanted("the list of files", outline)]) as assembly:
+        missing = [await assembly.survey(0)]
+        await Transfer(release, assembly, missing, crew, report).run()
+        await assembly.finish_all()
+        return await assembly.read(0, 0, listing.size)
+
+
+def _addressed(cid: CID, data: bytes) -> bytes:
+    if not cid.matches(data):
+        raise VerificationFailed(f"It sent {len(data)} bytes that are not the manifest {cid}.")
+    return data

@@ -1,0 +1,224 @@
+"""Moving the missing leaves of a fetch from many sources into the store.
+
+The Swarm (p2p/schedule.py) decides; this module does what it says: a few workers for each source,
+each on a stream of its own, reading one run of leaves at a time and handing every whole leaf to
+the Assembly, which verifies it before it is written.
+A source that sends a wrong leaf is banned at once; one that fails is tried again a little later,
+and left alone when it goes on failing; whoever is found meanwhile joins.
+"""
+
+import json
+import random
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from typing import TYPE_CHECKING, Any, cast
+
+import trio
+
+from node.assembly import Assembly, leaf_ranges
+from node.crew import Crew, Member
+from node.messages import Progress, Report
+from p2p.cid import CID
+from p2p.errors import BadBytes, NetworkError, PeerFault, PeerRefused, UsageError
+from p2p.ranges import RangeSet
+from p2p.schedule import Swarm, Task, Wait
+
+if TYPE_CHECKING:
+    from p2p.sources import Session
+
+WORKERS = 3  # streams for each source: while one waits for an answer, the others read
+RETRY_AFTER = 0.5  # seconds before a source that failed is asked again, doubled each time
+MAX_RETRY_AFTER = 15.0  # seconds; longer pauses that a busy source asks for are not waited out
+PATIENCE = 60.0  # seconds in which nobody has anything to give before the fetch gives up
+MAX_HAVE = 16 << 20  # bytes of a have answer: 100,000 files
+HAVE_WITHIN = 10.0  # seconds
+RENEW_HAVE = 2.0  # seconds between two looks at what a partial holder has got meanwhile
+
+
+class Transfer:
+    """One fetch's transfer: ``run()`` returns when every wanted leaf is verified and kept."""
+
+    def __init__(
+        self, release: CID, assembly: Assembly, missing: list[RangeSet], crew: Crew, report: Report
+    ) -> None:
+        self._release = release
+        self._assembly = assembly
+        self._crew = crew
+        self._report = report
+        self._outlines = [want.outline for want in assembly.wanted]
+        self._by_cid = {outline.root: file for file, outline in enumerate(self._outlines)}
+        # Nodes that fetch at the same time should begin in different places.
+        self.swarm = Swarm(self._outlines, missing, origin=random.getrandbits(32))
+        self.total = self.swarm.remaining
+        self._hired: set[str] = set()
+
+    async def run(self) -> None:
+        """Fetch everything; NoSources when nobody is left, or the store's own error."""
+        busy, rounds = trio.current_time(), self._crew.rounds
+        async with trio.open_nursery() as nursery:
+            while not self.swarm.finished:
+                self._hire(nursery)
+                now = trio.current_time()
+                if any(self._crew.active):
+                    rounds = self._crew.rounds
+                if self.swarm.busy:
+                    busy = now
+                # Two whole looks round while nobody is there, the second begun after the last left.
+                if self._crew.rounds >= rounds + 2 or now > busy + PATIENCE:
+                    raise self._crew.failure("what is still missing")
+                with trio.move_on_after(1.0):
+                    await self._crew.wait_change()
+            nursery.cancel_scope.cancel()
+        self._tell()
+
+    def _hire(self, nursery: trio.Nursery) -> None:
+        for member in self._crew.active:
+            if member.peer not in self._hired:
+                self._hired.add(member.peer)
+                nursery.start_soon(self._employ, member)
+
+    async def _employ(self, member: Member) -> None:
+        """Have one source read until there is no more to read, or it is no good."""
+        try:
+            while not member.gone and not self.swarm.finished:
+                try:
+                    await self._learn(member)
+                    async with trio.open_nursery() as workers:
+                        for _ in range(WORKERS):
+                            workers.start_soon(self._work, member)
+                except* NetworkError as group:
+                    exc = _first(group)
+                    self._crew.fault(member, exc)
+                    pause = RETRY_AFTER * 2**member.faults
+                    if isinstance(exc, PeerRefused) and exc.retry_after:
+                        pause = exc.retry_after
+                    if pause > MAX_RETRY_AFTER:
+                        self._crew.leave(member, exc.message)
+                    self.swarm.leave(member.peer)
+                    if not member.gone:
+                        await trio.sleep(pause)
+        finally:
+            self.swarm.leave(member.peer)
+            self._hired.discard(member.peer)
+            self._crew.notify()
+
+    async def _learn(self, member: Member) -> None:
+        """Ask a source what it has, and tell the swarm."""
+        try:
+            with trio.fail_after(HAVE_WITHIN):
+                async with member.source.open() as session:
+                    answer = await session.get(f"/allod/v1/have/{self._release}", limit=MAX_HAVE)
+        except trio.TooSlowError as exc:
+            raise PeerFault(
+                f"It did not say within {HAVE_WITHIN:.0f} s what it has.", peer=member.peer
+            ) from exc
+        except PeerRefused as exc:
+            if exc.status == 404:  # found anew in a later round, when it may have begun to fetch
+                self._crew.leave(member, "it holds nothing of the release")
+            raise
+        self.swarm.join(member.peer, self._read_have(answer, member))
+        self._crew.notify()
+
+    def _read_have(self, answer: bytes, member: Member) -> dict[int, RangeSet] | None:
+        try:
+            said = json.loads(answer)
+            if said["complete"] is True:
+                return None
+            have = {}
+            for text, spans in said["files"].items():
+                file = self._by_cid.get(CID.parse(text))
+                if file is not None:
+                    outline = self._outlines[file]
+                    ranges = RangeSet((int(a), min(int(b), outline.size)) for a, b in spans)
+                    have[file] = leaf_ranges(outline, ranges)
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError, UsageError) as exc:
+            raise PeerFault(
+                "It answered malformed JSON about what it has.", peer=member.peer
+            ) from exc
+        return have
+
+    async def _work(self, member: Member) -> None:
+        """One worker of a source: take a task, read it, again."""
+        async with member.source.open() as session:
+            while not member.gone:
+                task = self.swarm.next(member.peer, trio.current_time())
+                if task is None:
+                    return
+                if isinstance(task, Wait):
+                    await self._wait(member, task)
+                    continue
+                try:
+                    await self._read(session, member, task)
+                except BadBytes as exc:
+                    path = self._assembly.wanted[task.file].path
+                    self._crew.ban(member, f"{exc.message} (in {path})")
+                    self.swarm.leave(member.peer)
+                    raise
+                finally:
+                    self.swarm.release(task)
+                    self._crew.notify()
+
+    async def _wait(self, member: Member, wait: Wait) -> None:
+        if wait.starved:
+            await trio.sleep(RENEW_HAVE)
+            await self._learn(member)
+            return
+        with trio.move_on_at(wait.until):
+            await self._crew.wait_change()
+
+    async def _read(self, session: "Session", member: Member, task: Task) -> None:
+        """Read one task, leaf by leaf; it may be cut short when another worker took its tail."""
+        outline = self._outlines[task.file]
+        start, stop = outline.span(task.position, task.stop)
+        buffer = bytearray()
+        chunks = cast(AsyncGenerator[bytes, None], session.read(outline.root, start, stop))
+        async with aclosing(chunks):
+            async for chunk in chunks:
+                buffer += chunk
+                ready = task.position
+                reach = outline.span(ready, ready + 1)[0] + len(buffer)
+                while ready < len(outline) and outline.span(ready, ready + 1)[1] <= reach:
+                    ready += 1
+                if ready == task.position:
+                    continue
+                if not await self._keep(member, task, ready, buffer):
+                    return
+
+    async def _keep(self, member: Member, task: Task, ready: int, buffer: bytearray) -> bool:
+        """Verify and write the leaves that have come; whether to read on."""
+        first, file = task.position, task.file
+        start, stop = self._outlines[file].span(first, ready)
+        size = stop - start
+        with memoryview(buffer) as view:
+            await self._assembly.accept(file, first, view[:size])
+        del buffer[:size]
+        member.bytes += size
+        member.faults = 0
+        go_on = self.swarm.advance(task, ready - first, trio.current_time())
+        self._tell()
+        if self.swarm.complete(file):
+            await self._assembly.finish(file)
+        return go_on
+
+    def _tell(self) -> None:
+        self._report(
+            Progress(
+                "fetch",
+                done=self.total - self.swarm.remaining,
+                total=self.total,
+                sources=len(self.swarm.sources),
+            )
+        )
+
+
+def _first(group: BaseExceptionGroup[Any]) -> NetworkError:
+    """The fault that matters most of those that several workers met at once."""
+    faults: list[NetworkError] = []
+    waiting: list[BaseException] = [group]
+    while waiting:
+        exc = waiting.pop()
+        if isinstance(exc, BaseExceptionGroup):
+            waiting.extend(exc.exceptions)
+        elif isinstance(exc, NetworkError):
+            faults.append(exc)
+    return max(faults, key=lambda fault: isinstance(fault, BadBytes))

@@ -8,20 +8,25 @@ JSON object and the exit code of p2p/errors.py; nobody sees a traceback unless A
 
 import sys
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from node.config import wants_trace
-from node.messages import Failure
-from p2p.errors import AllodError
+if TYPE_CHECKING:
+    from node.messages import Failure
 
+VERSION = "0.1.0"  # also in pyproject.toml, a test compares; asking the metadata takes 40 ms
 INTERRUPTED = 130  # what shells expect of a program that Ctrl-C ended
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command line and return its exit code."""
     args = list(sys.argv[1:] if argv is None else argv)
-    if args == ["--version"]:  # before click, which takes most of the time that is left
-        print(f"allod {version()}")
+    if args == ["--version"]:  # before click and all the rest
+        print(f"allod {VERSION}")
         return 0
+    from node.config import wants_trace
+    from node.messages import Failure
+    from p2p.errors import AllodError
+
     as_json = "--json" in args
     try:
         code = _run(args)
@@ -50,6 +55,7 @@ def _run(args: list[str]) -> int:
     import click
 
     from node.cli.tree import root
+    from node.messages import Failure
 
     try:
         code = root.main(args, prog_name="allod", standalone_mode=False)
@@ -70,7 +76,7 @@ def _run(args: list[str]) -> int:
     return code if isinstance(code, int) else 0
 
 
-def _tell(failure: Failure, as_json: bool) -> int:
+def _tell(failure: "Failure", as_json: bool) -> int:
     if as_json:
         import json
 
@@ -89,10 +95,3 @@ def _silence_stdout() -> None:
     sink = os.open(os.devnull, os.O_WRONLY)
     os.dup2(sink, sys.stdout.fileno())
     os.close(sink)
-
-
-def version() -> str:
-    """Return the installed version of Allod."""
-    from importlib.metadata import version as installed
-
-    return installed("allod")

@@ -6,6 +6,8 @@ from typing import Any
 
 import click
 
+from node.cli import VERSION
+
 # Where each command lives, in the order of the help.
 BRANCHES = {
     "start": ("demo", "up", "status", "peers"),
@@ -67,9 +69,7 @@ def _overrides(
 
 def _version(ctx: click.Context, param: click.Parameter, wanted: bool) -> None:
     if wanted:
-        from node.cli import version
-
-        click.echo(f"allod {version()}")
+        click.echo(f"allod {VERSION}")
         ctx.exit()
 
 

@@ -58,6 +58,9 @@ class Wire(Protocol):
     async def send(self, parts: Sequence[Data]) -> None:
         """All of ``parts``, in order."""
 
+    async def finish(self) -> None:
+        """Say that nothing more is sent, where the transport can; receiving goes on."""
+
     async def close(self) -> None:
         """Close it, at once."""
 
@@ -74,6 +77,9 @@ class PlainWire:
 
     async def send(self, parts: Sequence[Data]) -> None:
         await self._conn.write(b"".join(parts))
+
+    async def finish(self) -> None:
+        pass
 
     async def close(self) -> None:
         await self._conn.close()
@@ -99,7 +105,7 @@ class NoiseSession(BaseSession):
         self._sealer = Sealer(bytes(sending.k), sending.n)
         self._opener = Opener(bytes(receiving.k), receiving.n)
         self._raw: IRawConnection = transport.conn  # type: ignore[assignment]
-        self._socket = _socket_of(self._raw)
+        self._stream = _stream_of(self._raw)
         self._unread = bytearray()  # plaintext that `read` left: the muxer is still negotiated
         self._sending = trio.Lock()
 
@@ -120,10 +126,10 @@ class NoiseSession(BaseSession):
                 return room.plain[:made]
 
     async def _receive_sealed(self, room: Scratch) -> Data:
-        if self._socket is None:
+        if self._stream is None:
             return await self._raw.read(READ_SIZE)
         while True:
-            descriptor = self._socket.fileno()
+            descriptor = self._stream.socket.fileno()
             if descriptor < 0:
                 raise trio.ClosedResourceError("the connection was closed on this side")
             await trio.lowlevel.wait_readable(descriptor)
@@ -136,6 +142,11 @@ class NoiseSession(BaseSession):
     async def send(self, parts: Sequence[Data]) -> None:
         """Encrypt all parts, then write them in one go; one sender at a time."""
         await self._raw.write(self._sealer.seal(parts))  # type: ignore[arg-type]
+
+    async def finish(self) -> None:
+        """End the direction that we send in."""
+        if self._stream is not None:
+            await self._stream.send_eof()
 
     async def read(self, n: int | None = None) -> bytes:
         """At most ``n`` bytes, as soon as there are any; for the negotiation of the muxer."""
@@ -169,11 +180,11 @@ class NoiseSession(BaseSession):
         return self._raw.get_connection_type()
 
 
-def _socket_of(raw: object) -> trio.socket.SocketType | None:
-    """The socket itself, where ``raw`` is py-libp2p's TCP connection."""
+def _stream_of(raw: object) -> trio.SocketStream | None:
+    """The socket's stream, where ``raw`` is py-libp2p's TCP connection."""
     stream = raw.stream if isinstance(raw, RawConnection) else None
     inner = stream.stream if isinstance(stream, TrioTCPStream) else None
-    return inner.socket if isinstance(inner, trio.SocketStream) else None
+    return inner if isinstance(inner, trio.SocketStream) else None
 
 
 class NoisePattern(PatternXX):

@@ -18,6 +18,7 @@ The rules that it keeps:
 
 import logging
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from types import TracebackType
 from typing import Any
 
@@ -196,6 +197,7 @@ class MuxConnection(IMuxedConn):
         self._writer = trio.lowlevel.ParkingLot()
         self._acceptors = trio.lowlevel.ParkingLot()
         self._openers = trio.lowlevel.ParkingLot()
+        self._said_all = trio.Event()  # GO_AWAY has gone
         self._scope = trio.CancelScope()
 
     # -- what py-libp2p calls ----------------------------------------------------------------
@@ -305,10 +307,19 @@ class MuxConnection(IMuxedConn):
             self._stop(f"the transport broke ({exc!r})")
         except PeerFault as fault:
             log.info("%s broke the protocol: %s", self.peer_id, fault)
+            self.machine.close(Code.PROTOCOL_ERROR)  # noise knows nothing of it
             self._reset_all()
             self.wake_writer()
-            await trio.sleep(FAREWELL)  # the writer ends this as soon as GO_AWAY has gone
-            self._scope.cancel()
+            await self._drain()
+
+    async def _drain(self) -> None:
+        """Read on, to nowhere: closing a socket with unread bytes can destroy what was sent."""
+        with trio.move_on_after(FAREWELL):
+            with suppress(PeerFault, *BROKEN):
+                while await self._wire.receive():
+                    pass
+            await self._said_all.wait()
+        self._stop("the peer broke the protocol")
 
     async def _write(self) -> None:
         machine = self.machine
@@ -330,6 +341,9 @@ class MuxConnection(IMuxedConn):
                 await self._wire.send(parts)
                 if size >= PROGRESS:
                     machine.progressed(trio.current_time())
+            await self._wire.finish()
+            self._said_all.set()
+            await trio.sleep(FAREWELL)  # the reader ends it sooner, when the peer closes too
             self._stop("it was closed")
         except BROKEN as exc:
             self._stop(f"the transport broke ({exc!r})")

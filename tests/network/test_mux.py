@@ -468,6 +468,7 @@ async def test_hostile_peer() -> None:
             await stream.write(b"x")
             other = await far.accept_stream()
             await other.read()
+            await trio.testing.wait_all_tasks_blocked(0.05)  # the writers are done
             await near.secured_conn.send([HEADER.pack(9, 9, 9, 9, 9)])
             with pytest.raises(MuxedStreamReset):
                 await other.read()
@@ -480,14 +481,18 @@ async def test_tampered_frame() -> None:
     """Bytes that do not decrypt end the connection."""
     with trio.fail_after(5):
         async with joined() as (near, far):
+            await trio.testing.wait_all_tasks_blocked(0.05)
             await near.secured_conn._raw.write(bytes([0, 20]) + bytes(20))
             await far.event_closed.wait()
+            await near.event_closed.wait()
+            assert near.machine.gone == 1
 
 
 async def test_cut_inside_frame() -> None:
     """A connection that ends inside a frame has not ended cleanly, but it has ended."""
     with trio.fail_after(5):
         async with joined() as (near, far):
+            await trio.testing.wait_all_tasks_blocked(0.05)
             await near.secured_conn._raw.write(bytes([0, 20]) + bytes(3))
             await near.secured_conn.close()
             await far.event_closed.wait()

@@ -48,6 +48,7 @@ from p2p.http import Handler, HttpLimits, Request, Response, serve_http
 from p2p.keys import SecretKey
 from p2p.limits import Book, PeerLimits
 from p2p.listening import dialable, endpoints, open_listeners
+from p2p.mux import install
 from p2p.network import Listener, Network, connected_since, open_network
 from p2p.streams import BROKEN, NEGOTIATE_TIME, PeerStream, ping
 
@@ -101,7 +102,9 @@ def session_options(key: KeyPair) -> tuple[dict[TProtocol, ISecureTransport], TM
     """Return the security transports and the multiplexers that this node speaks.
 
     The one place that chooses them: what is not here is refused in both directions.
+    libp2p hard-codes the classes behind both names; ``install`` puts ours there.
     """
+    install()
     noise = NoiseTransport(key, noise_privkey=x25519_pair().private_key)
     return {TProtocol(NOISE): noise}, {TProtocol(YAMUX): Yamux}
 

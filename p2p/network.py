@@ -191,23 +191,23 @@ class Network(Swarm):
 
         Raises SwarmException when no address answers as this peer.
         """
-        while not self.live(peer_id):
-            running = self._dials.get(peer_id)
-            if running is not None:
-                await running.wait()
-                if self.live(peer_id):
-                    return
+        running = self._dials.get(peer_id)
+        if running is not None:
+            await running.wait()
+            if not self.live(peer_id):
                 raise SwarmException(f"the dial to {peer_id} under way failed")
-            self._dials[peer_id] = ended = trio.Event()
-            try:
-                if self._book.banned(str(peer_id), trio.current_time()):
-                    raise SwarmException(f"{peer_id} is banned for its faults")
-                known = (*addresses, *self._addresses_of(str(peer_id)))
-                unique = dict.fromkeys(address.at(None) for address in known)
-                await self._race(peer_id, list(unique)[:MAX_DIAL_ADDRESSES])
-            finally:
-                del self._dials[peer_id]
-                ended.set()
+        if self.live(peer_id):
+            return
+        self._dials[peer_id] = ended = trio.Event()
+        try:
+            if self._book.banned(str(peer_id), trio.current_time()):
+                raise SwarmException(f"{peer_id} is banned for its faults")
+            known = (*addresses, *self._addresses_of(str(peer_id)))
+            unique = dict.fromkeys(address.at(None) for address in known)
+            await self._race(peer_id, list(unique)[:MAX_DIAL_ADDRESSES])
+        finally:
+            del self._dials[peer_id]
+            ended.set()
 
     def live(self, peer_id: ID) -> list[INetConn]:
         """The connections to a peer that are not closed."""
@@ -310,7 +310,12 @@ class Network(Swarm):
         elif len(self.live(peer_id)) >= CONNECTIONS_PER_PEER:
             reason = "has too many connections"
         else:
-            return await super().add_conn(muxed_conn, direction)
+            conn = await super().add_conn(muxed_conn, direction)
+            if not conn.is_closed:
+                return conn
+            # It ended while it was being registered: stock would keep the dead entry for ever.
+            self.remove_conn(conn)
+            raise SwarmException(f"{peer_id} closed the connection at once")
         await muxed_conn.close()
         raise SwarmException(f"{peer_id} {reason}")
 

@@ -100,6 +100,7 @@ class HttpClient:
         self._conn = h11.Connection(h11.CLIENT, max_incomplete_event_size=limits.max_head)
         self._rest = b""
         """Bytes that came with the head and belong to the body, or to nobody."""
+        self._ended = False
         self.usable = True
         """Whether another request can be sent on this stream."""
 
@@ -194,7 +195,7 @@ class HttpClient:
             try:
                 event = self._conn.next_event()
             except h11.RemoteProtocolError as exc:
-                if "closed connection" in str(exc) or "incomplete" in str(exc):
+                if self._ended:
                     raise self._gone("a whole answer") from exc
                 raise PeerFault(f"Expected an HTTP answer, came: {exc}.", peer=self._peer) from exc
             if isinstance(event, h11.Event):
@@ -224,6 +225,7 @@ class HttpClient:
                 raise self._gone("more of an answer") from exc
         if scope.cancelled_caught:
             raise PeerGone(f"The peer sent nothing for {self._limits.stall:g} s.", peer=self._peer)
+        self._ended = not data
         return data if isinstance(data, bytes) else bytes(data)
 
     def _gone(self, expected: str) -> PeerGone:

@@ -88,6 +88,7 @@ class _Server:
         self._handler = handler
         self._peer = peer
         self._limits = limits
+        self._ended = False
         self._conn = h11.Connection(h11.SERVER, max_incomplete_event_size=limits.max_head)
 
     async def run(self) -> None:
@@ -98,6 +99,8 @@ class _Server:
                     return
                 request = self._request(head)
             except h11.RemoteProtocolError as exc:
+                if self._ended:
+                    raise PeerGone("The peer closed in the middle of a request.") from exc
                 await self._refuse(exc.error_status_hint or 400, f"Malformed request: {exc}.")
                 raise PeerFault(f"Expected an HTTP request, came: {exc}.", peer=self._peer) from exc
             except PeerRefused as exc:
@@ -124,6 +127,7 @@ class _Server:
                 if data and waiting:
                     waiting = False
                     scope.deadline = trio.current_time() + limits.head
+                self._ended = not data
                 self._conn.receive_data(bytes(data))
         if waiting:
             return None

@@ -322,6 +322,16 @@ async def test_peer_vanishes_in_the_middle() -> None:
         await ours.aclose()
 
 
+async def test_peer_closes_inside_a_head() -> None:
+    """A request that ends in its head is a peer that is gone, and no fault."""
+    async with serving() as (stream, ended):
+        await stream.send_all(b"GET / HT")
+        await stream.send_stream.aclose()
+        assert await read_all(stream) == b""
+        await trio.testing.wait_all_tasks_blocked()
+        assert isinstance(ended(), PeerGone)
+
+
 async def test_file_that_shrinks_while_sent(tmp_path: Path) -> None:
     """A file cut short under the sender breaks the stream: the reader never takes it for whole."""
     path = tmp_path / "f"

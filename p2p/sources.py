@@ -1,0 +1,193 @@
+"""Sources: whoever answers byte ranges of a file, each an untrusted stranger.
+
+Knows the requests of the HTTP protocol and what a right answer looks like; must not know hashes.
+A session checks what can be checked without them: status, Content-Range, every length, silence.
+Whether the bytes are the right ones is the reader's to verify, leaf by leaf.
+
+``Source`` and ``Session`` are Protocols: a peer, a web server and a fake satisfy them alike.
+"""
+
+import math
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Literal, Protocol
+
+from p2p.address import Address
+from p2p.cid import CID
+from p2p.errors import PeerFault, PeerGone, PeerRefused
+from p2p.host import Host
+from p2p.http import ClientResponse, HttpClient, HttpLimits, parse_content_range
+from p2p.streams import PeerStream
+
+MAX_RETRY_AFTER = 3600.0
+"""Seconds: a peer that asks for more is as good as gone."""
+
+MAX_REFUSAL = 64 * 1024
+"""Bytes of a refusal's body that are worth reading."""
+
+
+class Session(Protocol):
+    """An open way to a source; one request at a time."""
+
+    async def get(self, target: str, *, limit: int) -> bytes:
+        """Return the body of ``target`` (status 200), at most ``limit`` bytes.
+
+        Raises PeerRefused for another status, PeerFault for a malformed answer, PeerGone.
+        """
+
+    def read(self, cid: CID, start: int, stop: int) -> AsyncIterator[bytes]:
+        """Yield exactly the bytes ``start <= i < stop`` of a file, in order, as they come.
+
+        Raises PeerRefused, PeerFault for a wrong or short or long answer, PeerGone on silence.
+        """
+
+
+class Source(Protocol):
+    """Somebody who may have a file."""
+
+    @property
+    def peer(self) -> str:
+        """Who it is: a peer id, or the URL of a web server."""
+
+    @property
+    def kind(self) -> Literal["lane", "stream", "web"]:
+        """What carries the bytes."""
+
+    def open(self) -> AbstractAsyncContextManager[Session]:
+        """Open a session; NoSources when the source can't be reached."""
+
+
+class PeerSource:
+    """A peer over libp2p streams."""
+
+    kind: Literal["lane", "stream", "web"] = "stream"
+
+    def __init__(
+        self,
+        host: Host,
+        peer: str,
+        addresses: Sequence[str] = (),
+        limits: HttpLimits | None = None,
+    ) -> None:
+        self.peer = peer
+        self._host = host
+        self._addresses = [Address.parse(text) for text in addresses]
+        self._limits = limits or host.settings.http
+
+    @asynccontextmanager
+    async def open(self) -> AsyncIterator[Session]:
+        """Open a session: connects to the peer if need be."""
+        if not self._host.connected(self.peer):
+            await self._host.reach(self.peer, self._addresses)
+        session = PeerSession(self._host, self.peer, self._limits)
+        try:
+            await session.open()
+            yield session
+        finally:
+            await session.aclose()
+
+
+class PeerSession:
+    """One stream at a time to one peer; the next request replaces one that broke or was left."""
+
+    def __init__(self, host: Host, peer: str, limits: HttpLimits) -> None:
+        self._host = host
+        self._peer = peer
+        self._limits = limits
+        self._stream: PeerStream | None = None
+        self._client: HttpClient | None = None
+        self._used = False
+
+    async def open(self) -> None:
+        """Open the first stream."""
+        await self._fresh()
+
+    async def aclose(self) -> None:
+        """End the stream: in good order between requests, by a reset in the middle of one."""
+        stream, client = self._stream, self._client
+        self._stream = self._client = None
+        if stream is not None and client is not None:
+            if client.usable:
+                await client.aclose()
+            else:
+                await stream.abort()
+
+    async def get(self, target: str, *, limit: int) -> bytes:
+        """See Session.get."""
+        response = await self._ask(target)
+        if response.status != 200:
+            raise await self._refused(target, response)
+        if (response.length or 0) > limit:
+            raise self._fault(f"Expected at most {limit} bytes, came {response.length}.")
+        body = bytearray()
+        async for piece in response:
+            body += piece
+            if len(body) > limit:
+                raise self._fault(f"Expected at most {limit} bytes, came more.")
+        return bytes(body)
+
+    async def read(self, cid: CID, start: int, stop: int) -> AsyncIterator[bytes]:
+        """See Session.read."""
+        if not 0 <= start < stop:
+            raise ValueError(f"an empty range: {start} to {stop}")
+        target = f"/ipfs/{cid}"
+        response = await self._ask(target, ("range", f"bytes={start}-{stop - 1}"))
+        if response.status == 206:
+            try:
+                got = parse_content_range(response.headers.get("content-range"))
+            except PeerFault as exc:
+                raise self._fault(exc.message) from exc
+            if got[:2] != (start, stop):
+                raise self._fault(f"Expected bytes {start} to {stop}, came {got[0]} to {got[1]}.")
+        elif response.status != 200:
+            raise await self._refused(target, response)
+        elif start:
+            raise self._fault("Expected a range of a file, came all of it.")
+        if response.length not in (None, stop - start):
+            raise self._fault(f"Expected {stop - start} bytes, came {response.length}.")
+        left = stop - start
+        async for piece in response:
+            left -= len(piece)
+            if left < 0:
+                raise self._fault(f"Expected {stop - start} bytes, came more.")
+            yield piece
+        if left:
+            raise self._fault(f"Expected {stop - start} bytes, came {stop - start - left}.")
+
+    async def _ask(self, target: str, *headers: tuple[str, str]) -> ClientResponse:
+        client = self._client
+        if client is not None and client.usable and self._used:
+            try:
+                return await client.ask(target, headers=headers)
+            except PeerGone:
+                pass  # it was idle for too long: the peer may close such a stream at any time
+        if client is None or not client.usable:
+            client = await self._fresh()
+        self._used = True
+        return await client.ask(target, headers=headers)
+
+    async def _fresh(self) -> HttpClient:
+        await self.aclose()
+        self._stream = await self._host.open_stream(self._peer)
+        self._client = HttpClient(self._stream, peer=self._peer, limits=self._limits)
+        self._used = False
+        return self._client
+
+    async def _refused(self, target: str, response: ClientResponse) -> PeerRefused:
+        if response.length is not None and response.length <= MAX_REFUSAL:
+            async for _ in response:  # read to the end, the stream is good for the next request
+                pass
+        try:
+            wait = float(response.headers.get("retry-after", "0"))
+        except ValueError:  # it may be a date: we ask again when we like
+            wait = 0.0
+        wait = min(max(wait, 0.0), MAX_RETRY_AFTER) if math.isfinite(wait) else MAX_RETRY_AFTER
+        return PeerRefused(
+            f"{self._peer} answered {response.status} to {target}.",
+            status=response.status,
+            retry_after=wait,
+            peer=self._peer,
+        )
+
+    def _fault(self, message: str) -> PeerFault:
+        return PeerFault(message, peer=self._peer)

@@ -1,0 +1,247 @@
+"""Publish: from a folder to a signed release that others can find. Reads top to bottom.
+
+    1  walk        which files the folder has, and whether a release may name them
+    2  add         one pass over the bytes: leaves, Outlines, CIDs; the files stay where they are
+    3  state       the manifest: files, licence, consent, lineage
+    4  sign        with the publisher's key, which is not the node's
+    5  record      one transaction; from here on the release is held
+    6  announce    if this node is on the network; else the next one that runs here does it
+
+Publishing the same again changes nothing and gives the same link.
+"""
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Protocol
+
+import trio
+
+from node.importers.card import CardFacts, guess_kind, media_type, read_card, statement_parts
+from node.importers.folder import FoundFile, walk_folder
+from node.keyring import Keyring
+from node.messages import Note, Progress, PublishParams, Report
+from node.store import Added, Store
+from node.upkeep import release_keys
+from p2p.chunking import Profile
+from p2p.cid import CID
+from p2p.envelope import sign_bundle
+from p2p.errors import NotFound, UsageError
+from p2p.keys import SecretKey, publisher_id
+from p2p.manifest import Built, FileEntry, Manifest, build_manifest, parse_manifest
+from p2p.references import share_link
+
+
+class PublishNode(Protocol):
+    """What publishing needs of a node."""
+
+    @property
+    def store(self) -> Store: ...
+    @property
+    def keyring(self) -> Keyring: ...
+    @property
+    def default_key(self) -> str:
+        """The publisher key that signs when none is named."""
+        ...
+
+    def spread(self, cids: list[CID]) -> list[str]:
+        """Announce these if this node is on the network; its addresses, none if it is not."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class _Name:
+    """What ``--as`` says: whose release, its name, its version."""
+
+    key: str
+    name: str
+    version: str
+
+
+async def publish(params: PublishParams, node: PublishNode, report: Report) -> dict[str, Any]:
+    """Publish a folder, or one file; returns the JSON object of ``allod publish --json``."""
+    called = _called(params, node)
+    key = node.keyring.publisher(called.key)
+    profile = _profile(params.profile)
+
+    found = await trio.to_thread.run_sync(walk_folder, Path(params.folder))
+    added = await _add(found, profile, node.store, report)  # in the order of found
+    files = [
+        FileEntry(
+            path=file.path,
+            size=one.size,
+            cid=one.outline.root,
+            dag_size=one.outline.dag_size,
+            sha256=one.sha256,
+            media_type=media_type(file.path),
+        )
+        for file, one in zip(found, added, strict=True)
+    ]
+
+    earlier = await _earlier(node.store, publisher_id(key.public), called)
+    facts = await trio.to_thread.run_sync(read_card, found)
+    built = _state(params, called, files, profile, key, facts, earlier)
+    if earlier is not None and _says_the_same(earlier, built.manifest, called.version):
+        report(Note("This very release is published already; nothing changes."))
+        return _result(earlier, added, node)
+    if earlier is not None and earlier.version == called.version:
+        raise UsageError(
+            f"Version {called.version} of {called.name} is published with other content.",
+            next="Publish this content under another version.",
+        )
+
+    bundle = sign_bundle(built.manifest.payload, key)
+    if built.listing_bytes is not None:
+        await node.store.add_bytes(built.listing_bytes, Profile.FIXED_1M)
+    await node.store.record(
+        built.manifest,
+        [bundle],
+        pin=True,
+        complete=True,
+        petname=called.key,
+        linked={file.path: file.file for file in found},
+        directory_blocks=built.tree.blocks,
+    )
+    await node.store.view(built.manifest)
+    return _result(built.manifest, added, node)
+
+
+def _called(params: PublishParams, node: PublishNode) -> _Name:
+    """Read ``[PUBLISHER/]NAME[@VERSION]``; the publisher is a key of this machine."""
+    rest, _, version = params.name.partition("@")
+    owner, slash, name = rest.rpartition("/")
+    if version and params.version and version != params.version:
+        raise UsageError(f"The version is {version} in --as and {params.version} in --version.")
+    if slash and params.key and owner != params.key:
+        raise UsageError(f"The publisher is {owner} in --as and {params.key} in --key.")
+    key = owner or params.key
+    if not key:
+        names = node.keyring.names()
+        key = names[0] if len(names) == 1 else node.default_key
+        if key not in names:
+            raise NotFound(
+                f"No publisher was named, and this machine has no key called {key!r}.",
+                next="Make one with `allod key new NAME`, and publish --as NAME/RELEASE.",
+            )
+    return _Name(key, name, params.version or version)
+
+
+def _profile(text: str) -> Profile:
+    try:
+        return Profile(text or Profile.TENSOR_1M)
+    except ValueError as exc:
+        known = ", ".join(Profile)
+        raise UsageError(f"The profile is one of {known}, not {text!r}.") from exc
+
+
+async def _add(
+    found: list[FoundFile], profile: Profile, store: Store, report: Report
+) -> list[Added]:
+    """Step 2: take the files in, with progress."""
+    total, done = sum(file.size for file in found), 0
+
+    def count(size: int) -> None:
+        nonlocal done
+        done += size
+        report(Progress("hash", done=done, total=total))
+
+    return await store.add_many([(file.file, file.path) for file in found], profile, progress=count)
+
+
+async def _earlier(store: Store, publisher: str, called: _Name) -> Manifest | None:
+    """The release that this one follows: of its version if that was published, else the last."""
+    releases = [
+        release
+        for release in await store.releases()
+        if release.publisher == publisher and release.name == called.name
+    ]
+    same = [release for release in releases if release.version == called.version]
+    if not releases:
+        return None
+    release = max(same or releases, key=lambda one: one.added)
+    known = await store.manifest(release.manifest_cid)
+    if known is None:
+        return None
+    payload, _, listing = known
+    return parse_manifest(payload, listing)
+
+
+def _state(
+    params: PublishParams,
+    called: _Name,
+    files: list[FileEntry],
+    profile: Profile,
+    key: SecretKey,
+    facts: CardFacts,
+    earlier: Manifest | None,
+) -> Built:
+    """Step 3: the manifest; UsageError when something in it cannot be said."""
+    paths = [entry.path for entry in files]
+    parts = statement_parts(params, facts, paths)
+    return build_manifest(
+        kind=params.kind or guess_kind(paths, facts),
+        publisher=publisher_id(key.public),
+        name=called.name,
+        version=called.version or _next_version(earlier),
+        created=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        files=files,
+        profile=profile,
+        supersedes=None if earlier is None else earlier.cid,
+        web_seeds=params.web_seeds,
+        license=parts.license,
+        consent=parts.consent,
+        lineage=parts.lineage,
+        docs=parts.docs,
+        description=params.description,
+    )
+
+
+def _next_version(earlier: Manifest | None) -> str:
+    """Count 1, 2, 3; after a version that is no number, the day and the time."""
+    if earlier is None:
+        return "1"
+    if earlier.version.isdecimal():
+        return str(int(earlier.version) + 1)
+    return datetime.now(UTC).strftime("%Y.%m.%d-%H%M%S")
+
+
+def _says_the_same(old: Manifest, new: Manifest, version: str) -> bool:
+    """Whether a new manifest says nothing that the old one does not: only its date differs."""
+    if version and old.version != version:
+        return False
+    return all(
+        getattr(old, name) == getattr(new, name)
+        for name in (
+            "kind",
+            "root",
+            "profile",
+            "license",
+            "consent",
+            "lineage",
+            "web_seeds",
+            "docs",
+        )
+    )
+
+
+def _result(manifest: Manifest, added: list[Added], node: PublishNode) -> dict[str, Any]:
+    """Step 6, and the JSON object."""
+    peers = node.spread(release_keys(manifest))
+    new = sum(one.size for one in added if one.method != "present")
+    return {
+        "ok": True,
+        "ref": share_link(manifest.publisher, manifest.name, manifest.cid, peers),
+        "manifest": str(manifest.cid),
+        "root": str(manifest.root),
+        "publisher": manifest.publisher,
+        "name": manifest.name,
+        "version": manifest.version,
+        "kind": manifest.kind,
+        "license": manifest.license.get("spdx", ""),
+        "files": [
+            {"path": entry.path, "size": entry.size, "cid": str(entry.cid)}
+            for entry in manifest.files
+        ],
+        "bytes": {"total": manifest.size, "new": new, "shared": manifest.size - new},
+        "announced": bool(peers),
+    }

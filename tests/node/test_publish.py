@@ -1,0 +1,245 @@
+"""Publish keeps its promises: one pass, in place, signed, and the same again changes nothing."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from node.keyring import Keyring
+from node.messages import Event, PublishParams
+from node.publish import publish
+from node.store import Store
+from p2p.cid import CID
+from p2p.envelope import authenticate
+from p2p.errors import NotFound, SourceChanged, UsageError
+from p2p.keys import publisher_id
+from p2p.manifest import Manifest, parse_manifest
+from p2p.references import parse_reference
+from tests.node.conftest import Stores
+from tests.releases import MIB, noise, safetensors_bytes, write_folder
+
+CARD = b"""---
+license: mit
+base_model: org/base
+datasets: [org/data]
+---
+# Tiny
+"""
+
+
+@dataclass
+class Machine:
+    """A node that is on no network, or says that it is."""
+
+    store: Store
+    keyring: Keyring
+    default_key: str = "default"
+    addresses: list[str] = field(default_factory=list)
+    spreads: list[CID] = field(default_factory=list)
+    events: list[Event] = field(default_factory=list)
+
+    def spread(self, cids: list[CID]) -> list[str]:
+        self.spreads += cids
+        return self.addresses
+
+    async def publish(
+        self, folder: Path, name: str = "alice/tiny", **params: Any
+    ) -> dict[str, Any]:
+        wanted = PublishParams(folder=str(folder), name=name, **params)
+        return await publish(wanted, self, self.events.append)
+
+    async def manifest(self, result: dict[str, Any]) -> Manifest:
+        known = await self.store.manifest(CID.parse(result["manifest"]))
+        assert known is not None
+        payload, bundles, listing = known
+        assert authenticate(payload, bundles)
+        return parse_manifest(payload, listing)
+
+
+@pytest.fixture
+async def machine(new_store: Stores, tmp_path: Path) -> Machine:
+    keyring = Keyring(tmp_path / "keys")
+    keyring.new("alice")
+    return Machine(await new_store(), keyring)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    files = {
+        "model.safetensors": safetensors_bytes({"a": noise(MIB), "b": noise(100, 2)}, {}),
+        "README.md": CARD,
+        "LICENSE": b"MIT",
+        "sub/config.json": b"{}",
+        ".git/config": b"left out",
+    }
+    return write_folder(tmp_path / "tiny", files)
+
+
+async def test_a_folder_becomes_a_signed_release(machine: Machine, folder: Path) -> None:
+    """Files, licence, lineage and kind are in a manifest that the publisher's key signed."""
+    result = await machine.publish(folder)
+    manifest = await machine.manifest(result)
+    paths = ["LICENSE", "README.md", "model.safetensors", "sub/config.json"]
+    assert [entry.path for entry in manifest.files] == paths
+    assert [file["path"] for file in result["files"]] == paths
+    assert manifest.kind == result["kind"] == "model"
+    assert manifest.version == result["version"] == "1"
+    assert manifest.publisher == publisher_id(machine.keyring.publisher("alice").public)
+    assert manifest.license == {"spdx": "MIT", "file": "LICENSE"}
+    assert {parent["role"] for parent in manifest.lineage} == {"base_model", "dataset"}
+    assert result["bytes"] == {"total": manifest.size, "new": manifest.size, "shared": 0}
+    assert (await machine.store.verify()).bad == []
+
+
+async def test_the_link_is_all_that_a_stranger_needs(machine: Machine, folder: Path) -> None:
+    """The link names publisher, release, content, and this node's addresses."""
+    peer = "/ip4/127.0.0.1/tcp/4001/p2p/12D3KooWDpJ7As7BWAwRMfu1VU2WCqNjvq387JEYKDBj4kx6nXTN"
+    machine.addresses = [peer]
+    result = await machine.publish(folder)
+    link = parse_reference(result["ref"])
+    assert str(link.manifest) == result["manifest"]
+    assert (link.publisher, link.name, link.peers) == (result["publisher"], "tiny", (peer,))
+    assert result["announced"]
+    manifest = await machine.manifest(result)
+    assert {manifest.cid, manifest.root} < set(machine.spreads)
+    assert {entry.cid for entry in manifest.files} < set(machine.spreads)
+
+
+async def test_the_same_again_changes_nothing(machine: Machine, folder: Path) -> None:
+    """Publishing an unchanged folder gives the same link and no new version."""
+    first = await machine.publish(folder)
+    again = await machine.publish(folder)
+    assert again["ref"] == first["ref"]
+    assert again["bytes"] == {
+        "total": first["bytes"]["total"],
+        "new": 0,
+        "shared": first["bytes"]["total"],
+    }
+    assert len(await machine.store.releases()) == 1
+
+
+async def test_a_change_is_a_new_version_that_supersedes(machine: Machine, folder: Path) -> None:
+    """A changed file makes version 2, which names what it supersedes and shares the rest."""
+    first = await machine.publish(folder)
+    (folder / "sub/config.json").write_bytes(b'{"changed": true}')
+    second = await machine.publish(folder)
+    manifest = await machine.manifest(second)
+    assert manifest.version == "2"
+    assert str(manifest.supersedes) == first["manifest"]
+    assert second["bytes"]["new"] < 1000
+
+
+@pytest.mark.parametrize(
+    ("name", "params", "version"),
+    [
+        ("alice/tiny@1.2.0", {}, "1.2.0"),
+        ("tiny", {"version": "0.9", "key": "alice"}, "0.9"),
+        ("tiny", {}, "1"),
+    ],
+)
+async def test_names_say_whose_and_which(
+    machine: Machine, folder: Path, name: str, params: dict[str, str], version: str
+) -> None:
+    """[PUBLISHER/]NAME[@VERSION]; with a single key nobody has to be named."""
+    result = await machine.publish(folder, name, **params)
+    assert (result["name"], result["version"]) == ("tiny", version)
+
+
+async def test_a_version_says_one_thing_only(machine: Machine, folder: Path) -> None:
+    """A version that was published cannot be published with other content."""
+    await machine.publish(folder, "alice/tiny@1.0")
+    (folder / "sub/config.json").write_bytes(b"{ }")
+    await machine.publish(folder, "alice/tiny@1.1")
+    with pytest.raises(UsageError, match=r"1\.0"):
+        await machine.publish(folder, "alice/tiny@1.0")
+
+
+@pytest.mark.parametrize(
+    ("name", "params", "error", "message"),
+    [
+        ("bob/tiny", {}, NotFound, "bob"),
+        ("alice/tiny@1", {"version": "2"}, UsageError, "version"),
+        ("alice/tiny", {"key": "carol"}, UsageError, "publisher"),
+        ("alice/tiny", {"profile": "fixed-2m"}, UsageError, "profile"),
+        ("alice/ti ny", {}, UsageError, "name"),
+        ("alice/tiny", {"kind": "poem"}, UsageError, "kind"),
+    ],
+)
+async def test_what_cannot_be_published_is_said(
+    machine: Machine, folder: Path, name: str, params: dict[str, Any], error: type, message: str
+) -> None:
+    """Each mistake is one sentence that names it, and the store stays as it was."""
+    with pytest.raises(error, match=message):
+        await machine.publish(folder, name, **params)
+    assert await machine.store.releases() == []
+
+
+async def test_with_several_keys_somebody_must_be_named(machine: Machine, folder: Path) -> None:
+    """Two keys and no default: the error says how to go on; the configured default is used."""
+    machine.keyring.new("bob")
+    with pytest.raises(NotFound) as caught:
+        await machine.publish(folder, "tiny")
+    assert "allod key new" in caught.value.next
+    machine.default_key = "bob"
+    result = await machine.publish(folder, "tiny")
+    assert result["publisher"] == publisher_id(machine.keyring.publisher("bob").public)
+
+
+async def test_a_folder_that_is_not_there_or_empty_is_said(
+    machine: Machine, tmp_path: Path
+) -> None:
+    """A missing folder and one without files are errors of the caller."""
+    (tmp_path / "empty").mkdir()
+    for folder in (tmp_path / "missing", tmp_path / "empty"):
+        with pytest.raises(UsageError):
+            await machine.publish(folder)
+
+
+async def test_a_file_that_changes_while_it_is_read_is_refused(
+    machine: Machine, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Growing a file under the reader ends the publish with SOURCE_CHANGED and records nothing."""
+    big = folder / "big.bin"
+    big.write_bytes(noise(9 * MIB))
+
+    def report(event: Event) -> None:
+        if getattr(event, "phase", "") == "hash":
+            with big.open("ab") as file:
+                file.write(b"more")
+
+    with pytest.raises(SourceChanged, match=r"big\.bin"):
+        await publish(PublishParams(folder=str(folder), name="alice/tiny"), machine, report)
+    assert await machine.store.releases() == []
+
+
+async def test_a_dataset_is_told_from_its_content(machine: Machine, tmp_path: Path) -> None:
+    """Shards of data make a dataset, consent is recorded, a single file is a folder of one."""
+    shard = write_folder(tmp_path / "d", {"train.parquet": noise(5000)}) / "train.parquet"
+    result = await machine.publish(
+        shard,
+        "alice/data",
+        consent_basis="survey, informed consent",
+        personal_data="none",
+        allowed_uses=("research",),
+        redistribution=True,
+    )
+    manifest = await machine.manifest(result)
+    assert manifest.kind == "dataset"
+    assert [entry.path for entry in manifest.files] == ["train.parquet"]
+    assert manifest.consent == {
+        "basis": "survey, informed consent",
+        "personalData": "none",
+        "allowedUses": ["research"],
+        "redistribution": True,
+    }
+
+
+async def test_the_readers_profile_gives_kubo_s_cids(machine: Machine, tmp_path: Path) -> None:
+    """unixfs-v1-2025 makes SHA-256 CIDs throughout."""
+    file = write_folder(tmp_path / "k", {"a.txt": b"hello"})
+    result = await machine.publish(file, profile="unixfs-v1-2025")
+    assert result["files"][0]["cid"] == str(
+        CID.parse("bafkreibm6jg3ux5qumhcn2b3flc3tyu6dmlb4xa7u5bf44yegnrjhc4yeq")
+    )
+    assert result["root"].startswith("bafybei")

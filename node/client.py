@@ -147,7 +147,7 @@ def run_here(config: Config, name: str, params: object, listen: Listen) -> Json:
     from node.operations import OPERATIONS
 
     operation = OPERATIONS[name]
-    if operation.needs != "nothing":
+    if operation.needs == "network":
         listen(Note("No node runs here, so this command runs one for as long as it needs it."))
     try:
         return trio.run(_run_here, config, operation, params, listen)
@@ -176,7 +176,7 @@ async def _run_here(
 
     if operation.needs == "nothing":
         return await perform(cast("Node", BareNode(config)), operation, params, listen)
-    from node.daemon import open_node
+    from node.node import open_node
 
     network = operation.needs == "network" and not (
         config.p2p.offline or getattr(params, "offline", False)

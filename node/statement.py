@@ -12,9 +12,8 @@ from node.crew import Crew
 from node.messages import Report
 from node.store import Store
 from node.transfer import Transfer
-from p2p.chunking import LEAF_SIZE, MAX_TENSORS
 from p2p.cid import CID, Codec
-from p2p.dag import MAX_OUTLINE, Outline
+from p2p.dag import Outline, max_outline
 from p2p.envelope import MAX_BUNDLE, MAX_BUNDLES, authenticate
 from p2p.errors import VerificationFailed
 from p2p.manifest import MAX_MANIFEST, Listing, Manifest, parse_manifest
@@ -76,11 +75,10 @@ async def read_outline(cid: CID, size: int, store: Store, crew: Crew) -> Outline
     outline = await store.outline(cid)
     if outline is not None:
         return outline
-    leaves = size // LEAF_SIZE + MAX_TENSORS + 2
     return await crew.ask(
         f"the outline of {cid}",
         f"/allod/v1/outline/{cid}",
-        min(MAX_OUTLINE, 1024 + 64 * leaves),
+        max_outline(size),
         lambda data: Outline.decode(cid, data, size),
     )
 

@@ -1,0 +1,107 @@
+"""A node, joined from its parts: as much of it as is asked for.
+
+``open_node`` gives the store alone, or the store on the network; leaving the block stops what runs,
+in order: first the network, then the store. The HTTP door is the daemon's (daemon.py).
+
+What takes long to import, libp2p above all, is imported only by a node that goes online.
+"""
+
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import TYPE_CHECKING
+
+import trio
+
+from node.claims import Claims
+from node.config import Config
+from node.keyring import Keyring
+from node.store import Store, open_store
+from node.upkeep import keep_announced, keep_peers, read_peers
+from p2p.cid import CID
+from p2p.errors import NetworkError
+
+if TYPE_CHECKING:
+    from node.crew import Network
+    from p2p.discovery import Discovery
+    from p2p.host import Host
+
+
+class Node:
+    """One machine's node: what the operations work with."""
+
+    def __init__(self, config: Config, store: Store) -> None:
+        self.config = config
+        self.store = store
+        self.keyring = Keyring(config.folders.keys)
+        self.claims = Claims()
+        self.host: Host | None = None
+        self.discovery: Discovery | None = None
+        self.http_url: str | None = None
+        self._network: Network | None = None
+
+    def network(self) -> "Network":
+        """The network; NetworkError when this node was opened without one."""
+        if self._network is None:
+            raise NetworkError(
+                "This node runs without the network.",
+                next="Leave --offline out, or set p2p.offline to false.",
+            )
+        return self._network
+
+    @property
+    def default_key(self) -> str:
+        """The publisher key that signs when none is named."""
+        return self.config.publish.key
+
+    def spread(self, cids: list[CID]) -> list[str]:
+        """Announce these if this node is on the network; its addresses, none if it is not."""
+        if self._network is None or self.host is None:
+            return []
+        self._network.announce(cids)
+        return self.host.addresses
+
+    def join(self, host: "Host", discovery: "Discovery", network: "Network") -> None:
+        """Put this node on the network."""
+        self.host, self.discovery, self._network = host, discovery, network
+
+
+@asynccontextmanager
+async def open_node(config: Config, *, network: bool) -> AsyncIterator[Node]:
+    """Open the store, and with ``network`` a libp2p host that serves it.
+
+    StoreError when the store cannot be used, NetworkError when the port cannot.
+    """
+    async with AsyncExitStack() as stack:
+        store = await stack.enter_async_context(
+            open_store(config.store.folder, quota=config.store.quota, reserve=config.store.reserve)
+        )
+        node = Node(config, store)
+        if network:
+            await _go_online(node, stack)
+        yield node
+
+
+async def _go_online(node: Node, stack: AsyncExitStack) -> None:
+    from node.api.peer import PeerApi
+    from node.peers import PeerNetwork
+    from p2p.discovery import open_discovery
+    from p2p.host import HostSettings, open_host
+
+    config = node.config
+    peers_file = config.folders.data / "peers.json"
+    settings = HostSettings(
+        listen_port=config.p2p.port,
+        listen_hosts=config.p2p.listen,
+        bootstrap=(*config.p2p.bootstrap, *config.p2p.peers),
+        dht=config.p2p.dht,
+        mdns=config.p2p.mdns,
+        known_peers=await read_peers(peers_file),
+    )
+    host = await stack.enter_async_context(open_host(node.keyring.node(), settings))
+    host.set_handler(PeerApi(node.store))
+    discovery = await stack.enter_async_context(open_discovery(host))
+    nursery = await stack.enter_async_context(trio.open_nursery())
+    stack.callback(nursery.cancel_scope.cancel)
+    node.join(host, discovery, PeerNetwork(host, discovery, nursery))
+    nursery.start_soon(keep_announced, node.store, node.network())
+    nursery.start_soon(keep_peers, discovery, peers_file)

@@ -1,0 +1,54 @@
+"""The real network of a fetch: a libp2p host and its discovery, as ``crew.Network``."""
+
+from collections.abc import Sequence
+
+import trio
+
+from p2p.address import Address
+from p2p.cid import CID
+from p2p.discovery import Discovery, ProviderInfo
+from p2p.errors import UsageError
+from p2p.host import Host
+from p2p.sources import PeerSource, Source
+
+BAN_SECONDS = 3600.0  # long enough to be of no use to a liar, short enough for a repaired disk
+
+
+class PeerNetwork:
+    """Sources over libp2p; ``nursery`` runs what goes on in the background."""
+
+    def __init__(self, host: Host, discovery: Discovery, nursery: trio.Nursery) -> None:
+        self._host = host
+        self._discovery = discovery
+        self._nursery = nursery
+
+    def hinted(self, multiaddr: str) -> Source:
+        """A source at an address with a peer id; UsageError if it is none."""
+        address = Address.parse(multiaddr)
+        if address.peer is None:
+            raise UsageError(
+                f"Expected an address with a peer id, came {multiaddr}.",
+                next="Add /p2p/ and the id that the other node shows when it starts.",
+            )
+        return PeerSource(self._host, address.peer, (multiaddr,))
+
+    def neighbours(self) -> Sequence[Source]:
+        """Nodes of the LAN and those that are connected."""
+        near = {peer.peer: peer.addresses for peer in self._discovery.lan_peers()}
+        near |= {peer.peer: peer.addresses for peer in self._host.peers()}
+        return [PeerSource(self._host, peer, addresses) for peer, addresses in near.items()]
+
+    async def providers(self, cid: CID) -> Sequence[Source]:
+        """Nodes that the DHT names for ``cid``."""
+        return [self._source(info) for info in await self._discovery.providers(cid)]
+
+    def _source(self, info: ProviderInfo) -> Source:
+        return PeerSource(self._host, info.peer, info.addresses)
+
+    def ban(self, peer: str, reason: str) -> None:
+        """Keep a peer out for an hour."""
+        self._nursery.start_soon(self._host.ban, peer, reason, BAN_SECONDS)
+
+    def announce(self, cids: Sequence[CID]) -> None:
+        """Have the DHT know that this node holds these."""
+        self._nursery.start_soon(self._discovery.announce, tuple(cids))

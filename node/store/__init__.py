@@ -401,15 +401,9 @@ async def open_store(
     async with AsyncExitStack() as stack:
         lock = await durable.on_disk("open", lambda: _prepare(layout))
         stack.callback(os.close, lock)
-        index, clean = await _open_index(stack, layout)
         ledger = Ledger(quota, 0, {})
-        shelf = Shelf(layout, FileRows(index), ledger, core_limiter())
-        releases = Releases(shelf, ReleaseRows(index))
+        index, shelf, releases = await _open_index(stack, layout, ledger)
         store = Store(folder, shelf, releases, Partials(shelf, reserve))
-        if clean:
-            await index.mark(CLEAN, 0)
-        else:
-            await reconcile(shelf, releases)
         ledger.held, _, _ = await shelf.rows.charged()
         ledger.partials.update(
             await durable.on_disk("look at partial files", lambda: _partials_there(layout))
@@ -422,17 +416,23 @@ async def open_store(
                     await index.mark(CLEAN, 1)
 
 
-async def _open_index(stack: AsyncExitStack, layout: Layout) -> tuple[Index, bool]:
-    """Open the index, or a new one where it is of no use; say whether it was closed in order."""
+async def _open_index(
+    stack: AsyncExitStack, layout: Layout, ledger: Ledger
+) -> tuple[Index, Shelf, Releases]:
+    """Open the index, or a new one where it is of no use, and bring it in line with the disk."""
     for attempt in range(2):
         async with AsyncExitStack() as trial:
             try:
                 index = await trial.enter_async_context(open_index(layout.index))
-                clean = await index.marked(CLEAN) == 1
-                if not clean:
+                shelf = Shelf(layout, FileRows(index), ledger, core_limiter())
+                releases = Releases(shelf, ReleaseRows(index))
+                if await index.marked(CLEAN):
+                    await index.mark(CLEAN, 0)
+                else:  # it was not closed in order
                     await index.check()
+                    await reconcile(shelf, releases)
                 await stack.enter_async_context(trial.pop_all())
-                return index, clean
+                return index, shelf, releases
             except IndexBroken:
                 if attempt:
                     raise

@@ -52,7 +52,8 @@ def _sqlite_errors() -> Iterator[None]:
         yield
     except sqlite3.Error as exc:
         code = getattr(exc, "sqlite_errorcode", 0) & 0xFF  # the rest is the extended code
-        if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+        # A broken constraint: the tables contradict each other, for our changes keep them.
+        if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CONSTRAINT):
             raise IndexBroken(f"The index is damaged: {exc}.") from exc
         if code == sqlite3.SQLITE_FULL:
             raise DiskFull(

@@ -93,11 +93,11 @@ class _Source:
         """Say where the leaves end."""
         return leaf_sizes(profile, self.name, lambda at, n: os.pread(fd, n, at), self.size)
 
-    def staged(self, outline: Outline, room: Room) -> Staged:
+    def staged(self, outline: Outline) -> Staged:
         """Say what is ready to be kept."""
         shared = self.method == "link"
         facts = self.facts if shared else None
-        return Staged(self.temp, outline, room.take(self.charge), shared, facts)
+        return Staged(self.temp, outline, self.charge, shared, facts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +127,7 @@ async def take(
     temps: list[Path] = []
     try:
         [source] = await _stage(shelf, [(file, name)], temps)
-        async with shelf.room(source.charge) as room:
+        with shelf.room(source.charge) as room:
             with durable.disk_errors("read a file"):
                 outline, whole = await _hash_large(shelf, source, profile, sha256, progress)
             [added] = await _keep(shelf, [(source, outline, whole)], room)
@@ -185,7 +185,7 @@ async def _take_small(
 
     try:
         sources = await _stage(shelf, files, temps)
-        async with shelf.room(sum(source.charge for source in sources)) as room:
+        with shelf.room(sum(source.charge for source in sources)) as room:
             with durable.disk_errors("read a file"):
                 await each_piece(_few(sources), work, then, shelf.cores)
             return await _keep(shelf, [hashed[source.temp] for source in sources], room)
@@ -211,15 +211,15 @@ async def put_many(
                 os.close(fd)
 
     try:
-        async with shelf.room(sum(outline.size for outline, _ in new)) as room:
+        with shelf.room(sum(outline.size for outline, _ in new)) as room:
             todo = [(temp, *item) for temp, item in zip(temps, new, strict=True)]
             for start in range(0, len(todo), BATCH):
                 batch = todo[start : start + BATCH]
                 await durable.on_disk("write files", bind(write, batch), limiter=shelf.cores)
                 if progress is not None:
                     progress(sum(len(data) for _, _, data in batch))
-            await shelf.keep(
-                [Staged(temp, outline, room.take(outline.size)) for temp, outline, _ in todo]
+            await shelf.keep_in(
+                room, [Staged(temp, outline, outline.size) for temp, outline, _ in todo]
             )
     finally:
         discard(temps)
@@ -378,7 +378,8 @@ async def _keep(
 ) -> list[Added]:
     """Keep what is new, and say of each file how it got here."""
     await shelf.good_many({outline.root for _, outline, _ in hashed})  # so that no row is stale
-    present = await shelf.keep([source.staged(outline, room) for source, outline, _ in hashed])
+    staged = [source.staged(outline) for source, outline, _ in hashed]
+    present = await shelf.keep_in(room, staged)
     return [
         Added(
             outline,

@@ -11,8 +11,8 @@ happens under it. So garbage collection never races with somebody who just found
 import os
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Awaitable, Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -202,27 +202,24 @@ class Shelf:
     async def keep(self, staged: Sequence[Staged]) -> set[CID]:
         """Make files part of the store; when this returns, they survive a power cut.
 
-        Returns those that turned out to be here already. Reservations become bytes held, or are
-        given back where this fails. Once begun it can't be cancelled. The temporary names of files
-        that could not be kept are left to the caller.
+        Returns those that turned out to be here already: they are dropped, and give back what was
+        reserved for them. Once begun it can't be cancelled. If it fails, reservations and temporary
+        names are still the caller's.
         """
         async with self.changing:
             with trio.CancelScope(shield=True):
                 present = await self.rows.files([item.outline.root for item in staged])
                 new = {item.outline.root: item for item in staged}
-                for item in staged:
-                    if item.outline.root in present or new[item.outline.root] is not item:
-                        self.ledger.cancel(item.charged)
-                        discard([item.temp])
-                    self.freshen(item.outline.root)
                 todo = [item for cid, item in new.items() if cid not in present]
                 if todo:
-                    try:
-                        with self.rows.trailing():
-                            await self._keep(todo)
-                    except BaseException:
-                        self.ledger.cancel(sum(item.charged for item in todo))
-                        raise
+                    with self.rows.trailing():
+                        await self._keep(todo)
+                for item in staged:
+                    cid = item.outline.root
+                    self.freshen(cid)
+                    if cid in present or new[cid] is not item:
+                        self.ledger.cancel(item.charged)
+                        discard([item.temp])
         return set(present)
 
     async def _keep(self, todo: Sequence[Staged]) -> None:
@@ -303,8 +300,14 @@ class Shelf:
         self._fresh = {cid: end for cid, end in self._fresh.items() if end > now}
         return self._fresh.keys() | self._used.keys()
 
-    @asynccontextmanager
-    async def room(self, amount: int) -> AsyncIterator["Room"]:
+    async def keep_in(self, room: "Room", staged: Sequence[Staged]) -> set[CID]:
+        """Do ``keep``; what was reserved for these files comes out of ``room``."""
+        present = await self.keep(staged)
+        room.left -= sum(item.charged for item in staged)
+        return present
+
+    @contextmanager
+    def room(self, amount: int) -> Iterator["Room"]:
         """Reserve bytes for files that are about to be staged; give back what is not used."""
         self.ledger.reserve(amount)
         room = Room(amount)
@@ -332,14 +335,9 @@ class Shelf:
 
 @dataclass(slots=True)
 class Room:
-    """A reservation: bytes that nobody has used yet."""
+    """A reservation: bytes that no kept file has used yet."""
 
     left: int
-
-    def take(self, amount: int) -> int:
-        """Use up some of it; what was taken goes along with the staged file."""
-        self.left -= amount
-        return amount
 
 
 def _make_safe(fd: int, path: Path) -> None:

@@ -266,6 +266,19 @@ async def test_neighbours_on_the_local_network() -> None:
         assert [info.peer for info in found] == [a.host.peer_id]
 
 
+async def test_the_local_network_beside_trio_asyncio() -> None:
+    """mDNS opens and closes in a process that has trio_asyncio loaded, as every node has."""
+    import trio_asyncio
+
+    own = [Address.parse(f"/ip4/127.0.0.1/tcp/1/p2p/{PEER}")]
+    async with (
+        trio_asyncio.open_loop(),
+        open_mdns(own, lambda peer, addresses: None) as works,
+    ):
+        if not works:
+            pytest.skip("this machine has no multicast")
+
+
 @pytest.mark.filterwarnings("ignore:.*socket:pytest.PytestUnraisableExceptionWarning")
 async def test_no_multicast_is_no_error() -> None:
     """Where multicast does not work, discovery goes on without it."""

@@ -95,37 +95,33 @@ class Crew:
 
     async def recruit(self) -> None:
         """Look for sources until cancelled: hints first, then the LAN, then the DHT, again."""
-        for source in self._hinted:
-            self._meet(source)
+        self._meet(self._hinted)
         while True:
-            for source in self.network.neighbours():
-                self._meet(source)
+            self._meet(self.network.neighbours())
             for key in tuple(self.keys):
-                if sum(not member.gone for member in self.members.values()) >= MAX_MEMBERS:
+                if len(list(self.active)) >= MAX_MEMBERS:
                     break
                 try:
-                    found = await self.network.providers(key)
+                    self._meet(await self.network.providers(key))
                 except NetworkError as exc:
                     self.report(Note(f"The DHT could not be asked: {exc.message}", "warning"))
-                    continue
-                for source in found:
-                    self._meet(source)
+            self._meet(self.network.neighbours())  # who was heard of meanwhile
             self.rounds += 1
             self.notify()
             self._lonely = trio.Event()
             with trio.move_on_after(LOOKUP_EVERY if any(self.active) else LOOKUP_AGAIN):
                 await self._lonely.wait()
 
-    def _meet(self, source: "Source") -> None:
-        known = self.members.get(source.peer)
-        if known is None:
-            self.members[source.peer] = Member(source)
-        elif known.gone and not known.banned:
-            known.gone = ""  # found anew: one more chance
-            known.faults = min(known.faults, MAX_FAULTS - 1)
-        else:
-            return
-        self.notify()
+    def _meet(self, sources: Sequence["Source"]) -> None:
+        for source in sources:
+            known = self.members.get(source.peer)
+            if known is None:
+                self.members[source.peer] = Member(source)
+            elif known.gone and not known.banned:
+                known.gone = ""  # found anew: one more chance
+                known.faults = min(known.faults, MAX_FAULTS - 1)
+        if sources:
+            self.notify()
 
     def notify(self) -> None:
         """Wake everybody who waits for a change."""

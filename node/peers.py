@@ -11,6 +11,7 @@ from p2p.errors import UsageError
 from p2p.host import Host
 from p2p.sources import PeerSource, Source
 
+JOIN_WITHIN = 5.0  # seconds; joining takes one, and where there is nobody to join it never ends
 BAN_SECONDS = 3600.0  # long enough to be of no use to a liar, short enough for a repaired disk
 
 
@@ -39,7 +40,9 @@ class PeerNetwork:
         return [PeerSource(self._host, peer, addresses) for peer, addresses in near.items()]
 
     async def providers(self, cid: CID) -> Sequence[Source]:
-        """Nodes that the DHT names for ``cid``."""
+        """Nodes that the DHT names for ``cid``; a node that has just started joins it first."""
+        with trio.move_on_after(JOIN_WITHIN):
+            await self._discovery.wait_ready()
         return [self._source(info) for info in await self._discovery.providers(cid)]
 
     def _source(self, info: ProviderInfo) -> Source:

@@ -34,6 +34,10 @@ DIGEST_SIZE: Final = 32
 """Bytes of digest in every CID: a shorter one would be easier to forge."""
 
 
+MAX_FOREIGN: Final = 128
+"""Characters of a text in which a CID of other systems is looked for: those of IPFS have 46 to 62."""
+
+
 class Hasher(Protocol):
     """A hash that takes its bytes in pieces, as in hashlib."""
 
@@ -114,12 +118,13 @@ class CID:
         """Read the text of a CID; ``UsageError`` unless it is in the profile, spelled as we do."""
         if len(text) not in _SIZES:
             raise UsageError(
-                f"A CID has 59 characters or 61, this text has {len(text)}.", next=_CHECK_THE_TEXT
+                f"A CID has 59 characters or 61, this text has {len(text)}.",
+                next=foreign(text) or _CHECK_THE_TEXT,
             )
         if _TEXT.fullmatch(text) is None:
             raise UsageError(
                 f"A CID is 'b' and then letters a-z and digits 2-7, this is {text!r}.",
-                next=_CHECK_THE_TEXT,
+                next=foreign(text) or _CHECK_THE_TEXT,
             )
         size, spare = _SIZES[len(text)]
         number = int(text[1:].translate(_DIGITS), 32)
@@ -156,3 +161,23 @@ class CID:
 
     def __str__(self) -> str:
         return "b" + b32encode(bytes(self)).decode().rstrip("=").lower()
+
+
+def foreign(text: str) -> str:
+    """Say what a text is that is a CID elsewhere and none in this profile; empty if it is no CID.
+
+    The whole of multiformats is asked here, once a text was refused and a person waits for a
+    reason; it takes a quarter of a second to load.
+    """
+    if len(text) > MAX_FOREIGN:
+        return ""
+    import multiformats
+
+    try:
+        cid = multiformats.CID.decode(text)
+    except Exception:  # what it raises for a text that is no CID depends on the text
+        return ""
+    return (
+        f"It is a CIDv{cid.version} in {cid.base.name} of {cid.codec.name} with "
+        f"{cid.hashfun.name}; here it must be version 1 in base32 with blake3 or sha2-256."
+    )

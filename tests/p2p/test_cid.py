@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from p2p.cid import CID, Buffer, Codec, Hash
+from p2p.cid import CID, Buffer, Codec, Hash, foreign
 from p2p.errors import UsageError
 
 EMPTY_RAW_SHA256 = "bafkreihdwdcefgh4dqkjv67uzcmw7ojee6xedzdetojuzjevtenxquvyku"
@@ -151,3 +151,23 @@ def test_order_and_keys() -> None:
     one, two = CID.of(b"1", Codec.RAW), CID.of(b"2", Codec.DAG_PB)
     assert sorted([two, one]) == [one, two]
     assert len({one, two, CID.parse(str(one))}) == 2
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("QmYwAPJzv5CZsnA625s3Xf2nemtYgPpHdWEz79ojWKPbdG", ["CIDv0", "base58btc", "dag-pb"]),
+        ("zdj7WhuEjrB52m1BisYCtmjH1hSKa7yZ3jEZ9JcXaFRD51wVz", ["CIDv1", "base58btc"]),
+        ("f01551220" + "ab" * 32, ["CIDv1", "base16", "raw"]),
+    ],
+)
+def test_a_cid_of_another_system_is_named(text: str, words: list[str]) -> None:
+    """Who pastes a CID that is valid elsewhere is told what it is."""
+    with pytest.raises(UsageError) as caught:
+        CID.parse(text)
+    assert all(word in caught.value.next for word in words)
+
+
+def test_what_is_no_cid_anywhere_is_not_named() -> None:
+    """Nonsense, and texts too long to be looked at, get the usual advice."""
+    assert foreign("nonsense") == foreign("b" * 1000) == foreign("") == ""

@@ -35,7 +35,7 @@ DIGEST_SIZE: Final = 32
 
 
 MAX_FOREIGN: Final = 128
-"""Characters of a text in which a CID of other systems is looked for: those of IPFS have 46 to 62."""
+"""Characters of a text in which another system's CID is looked for: those of IPFS have 46 to 62."""
 
 
 class Hasher(Protocol):

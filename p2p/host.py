@@ -9,7 +9,6 @@ Rules that it keeps:
   protocol are counted, logged once a minute a peer, and end in a ban for a minute; our own bugs
   are logged with their traceback.
 - Every peer has a budget (``p2p.limits``): past it, streams are reset and requests get 429.
-- A peer that does not answer pings is disconnected, so silence never looks like slowness.
 - Leaving ``open_host`` ends every connection and task.
 """
 
@@ -26,7 +25,6 @@ from libp2p.crypto.keys import KeyPair
 from libp2p.crypto.x25519 import create_new_key_pair as x25519_pair
 from libp2p.custom_types import TMuxerOptions, TProtocol
 from libp2p.host.basic_host import BasicHost
-from libp2p.network.connection.swarm_connection import SwarmConn
 from libp2p.network.exceptions import SwarmException
 from libp2p.peer.id import ID
 from libp2p.security.noise.transport import PROTOCOL_ID as NOISE
@@ -50,7 +48,7 @@ from p2p.limits import Book, PeerLimits
 from p2p.listening import dialable, endpoints, open_listeners
 from p2p.mux import install
 from p2p.network import Listener, Network, connected_since, open_network
-from p2p.streams import BROKEN, NEGOTIATE_TIME, PeerStream, ping
+from p2p.streams import BROKEN, NEGOTIATE_TIME, PeerStream
 
 log = logging.getLogger(__name__)
 
@@ -58,10 +56,6 @@ HTTP = "/http/1.1"
 """The protocol id of libp2p's HTTP specification."""
 OPEN_TIME = 15.0
 """Seconds to open a stream, the dial included."""
-PING_EVERY = 20.0
-"""Seconds between two pings of a connection."""
-PING_TIME = 20.0
-"""Seconds for the answer to a ping: a stopped peer is gone 40 s after it stopped."""
 MAX_KNOWN_PEERS = 4096
 """Peers whose addresses are kept: a few hundred KB."""
 MAX_KNOWN_ADDRESSES = 16
@@ -389,27 +383,6 @@ class Host:
                 addresses.append(address.at(None))
         return addresses
 
-    async def _keep_alive(self) -> None:
-        """Ping every connection now and then, and close those that do not answer."""
-        while True:
-            await trio.sleep(PING_EVERY)
-            async with trio.open_nursery() as nursery:
-                for conn in self._network.get_connections():
-                    if isinstance(conn, SwarmConn) and not conn.is_closed:
-                        nursery.start_soon(self._ping, conn)
-
-    async def _ping(self, conn: SwarmConn) -> None:
-        alive = False
-        with trio.move_on_after(PING_TIME):
-            try:
-                await ping(self._basic, conn)
-                alive = True
-            except Exception:
-                # Whatever a peer does to a ping, the answer is that it didn't answer it.
-                log.debug("a ping failed", exc_info=True)
-        if not alive:
-            await conn.close()
-
 
 @asynccontextmanager
 async def open_host(key: SecretKey, settings: HostSettings) -> AsyncIterator[Host]:
@@ -431,7 +404,6 @@ async def open_host(key: SecretKey, settings: HostSettings) -> AsyncIterator[Hos
                 host._attach(network, nursery)
                 for listener in listeners:
                     nursery.start_soon(trio.serve_listeners, network.accept, [listener])
-                nursery.start_soon(host._keep_alive)
                 try:
                     yield host
                 finally:

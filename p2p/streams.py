@@ -1,21 +1,15 @@
-"""libp2p's streams as trio-like byte streams, and the ping that says whether a peer lives.
+"""libp2p's streams as trio-like byte streams.
 
 Knows libp2p's stream classes and their exceptions; nobody above does.
 Payload is counted in the peer's account; nothing is buffered here.
 """
 
 import logging
-import secrets
 
 import trio
 from libp2p.abc import INetStream
-from libp2p.host.basic_host import BasicHost
 from libp2p.host.exceptions import HostException
-from libp2p.host.ping import ID as PING
 from libp2p.io.exceptions import IOException
-from libp2p.network.connection.swarm_connection import SwarmConn
-from libp2p.network.stream.net_stream import NetStream
-from libp2p.protocol_muxer.multiselect_communicator import MultiselectCommunicator
 from libp2p.stream_muxer.exceptions import (
     MuxedConnError,
     MuxedStreamClosed,
@@ -24,14 +18,12 @@ from libp2p.stream_muxer.exceptions import (
     MuxedStreamReset,
 )
 
-from p2p.errors import PeerFault
 from p2p.limits import Account
 
 log = logging.getLogger(__name__)
 
 NEGOTIATE_TIME = 10
 """Seconds to agree on the protocol of a connection or stream."""
-PING_SIZE = 32
 
 BROKEN = (MuxedStreamError, MuxedConnError, IOException, HostException)
 """What libp2p raises when a stream or its connection is gone: an everyday end."""
@@ -80,25 +72,3 @@ class PeerStream:
         with trio.CancelScope(shield=True) as scope:
             scope.deadline = trio.current_time() + 1
             await self._stream.reset()
-
-
-async def ping(basic: BasicHost, conn: SwarmConn) -> None:
-    """Send 32 bytes to the peer and have them back; raises whatever goes wrong."""
-    stream: NetStream = await conn.new_stream()
-    try:
-        await basic.multiselect_client.select_one_of(
-            [PING], MultiselectCommunicator(stream), NEGOTIATE_TIME
-        )
-        sent = secrets.token_bytes(PING_SIZE)
-        await stream.write(sent)
-        got = b""
-        while len(got) < PING_SIZE:
-            got += await stream.read(PING_SIZE - len(got))
-        if got != sent:
-            raise PeerFault("A ping came back changed.")
-        await stream.close()
-    except BaseException:
-        with trio.CancelScope(shield=True) as scope:
-            scope.deadline = trio.current_time() + 1
-            await stream.reset()
-        raise

@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import signal
 import socket
 import subprocess
 import sys
@@ -10,7 +11,6 @@ import pytest
 import trio
 import trio.testing
 from libp2p.crypto.ed25519 import create_new_key_pair
-from libp2p.network.connection.swarm_connection import SwarmConn
 from libp2p.network.exceptions import SwarmException
 from libp2p.peer.id import ID
 from libp2p.security.insecure.transport import PLAINTEXT_PROTOCOL_ID, InsecureTransport
@@ -334,42 +334,43 @@ async def test_a_full_host_drops_the_oldest_idle_connection() -> None:
         assert b.host.peer_id in {info.peer for info in a.host.peers()}
 
 
+PROGRAM = """
+import sys, trio
+from p2p.host import HostSettings, open_host
+from p2p.keys import SecretKey
+
+async def main():
+    settings = HostSettings(listen_hosts=("127.0.0.1",), mdns=False)
+    async with open_host(SecretKey.generate(), settings) as host:
+        print(host.addresses[0], flush=True)
+        await trio.to_thread.run_sync(sys.stdin.read)
+
+trio.run(main)
+"""
+
+
+@pytest.mark.long
 async def test_a_stopped_peer_is_noticed() -> None:
-    """A peer that answers no ping is disconnected: a stopped process still holds its socket."""
-    from p2p import host as module
-
-    async with crew() as hosts:
-        a, b = await hosts.host(), await hosts.host()
-
-        async def deaf(stream: object) -> None:
-            await trio.sleep_forever()
-
-        b.host.set_stream_handler("/ipfs/ping/1.0.0", deaf)
-        await a.host.connect(b.host.addresses[0])
-        (conn,) = a.host._network.get_connections()
-        assert isinstance(conn, SwarmConn)
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(a.host._ping, conn)
-            await trio.testing.wait_all_tasks_blocked(0.05)
-            assert a.host.connected(b.host.peer_id)
-            original, module.PING_TIME = module.PING_TIME, 0.0
-            try:
-                await a.host._ping(conn)
-            finally:
-                module.PING_TIME = original
-            assert not a.host.connected(b.host.peer_id)
-            nursery.cancel_scope.cancel()
-
-
-async def test_a_live_peer_stays() -> None:
-    """A peer that answers pings stays connected."""
-    async with crew() as hosts:
-        a, b = await hosts.host(), await hosts.host()
-        await a.host.connect(b.host.addresses[0])
-        (conn,) = a.host._network.get_connections()
-        assert isinstance(conn, SwarmConn)
-        await a.host._ping(conn)
-        assert a.host.connected(b.host.peer_id)
+    """A stopped process, whose kernel still holds its socket, is disconnected within 20 s."""
+    process = await trio.lowlevel.open_process(
+        [sys.executable, "-c", PROGRAM], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    assert process.stdout is not None
+    assert process.stdin is not None
+    try:
+        async with process.stdin, process.stdout:
+            address = (await process.stdout.receive_some()).decode().strip()
+            async with crew(60) as hosts:
+                a = await hosts.host()
+                peer = await a.host.connect(address)
+                process.send_signal(signal.SIGSTOP)
+                start = trio.current_time()
+                while a.host.connected(peer):
+                    await trio.testing.wait_all_tasks_blocked(0.1)
+                assert trio.current_time() - start < 20
+    finally:
+        process.kill()
+        await process.wait()
 
 
 async def test_leaving_ends_everything() -> None:

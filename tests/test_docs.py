@@ -177,3 +177,18 @@ def test_the_docs_name_only_commands_that_there_are(file: str, line: str) -> Non
     for word in words:
         if word.startswith("-") and len(word) > 1:
             assert word.partition("=")[0] in known | COMMON, f"{file}: {line}"
+
+
+def test_every_module_is_on_the_map() -> None:
+    """architecture.md names every module of the house, and none that is gone."""
+    text = (ROOT / "docs/explanation/architecture.md").read_text()
+    named = set(re.findall(r"[a-z_0-9]+", "".join(re.findall(r"^[a-z_0-9/, ]+  ", text, re.M))))
+    there = set()
+    for package in ("p2p", "node", "node/api"):
+        for file in (ROOT / package).iterdir():
+            if (file.suffix == ".py" or (file / "__init__.py").exists()) and file.name[0] != "_":
+                there.add(file.stem)
+    assert there <= named, there - named
+    blocks = {"publish", "add", "walk", "state", "sign", "record", "announce"}
+    blocks |= {"name", "crew", "statement", "outlines", "survey", "transfer"}
+    assert named - there <= blocks, named - there - blocks

@@ -26,7 +26,7 @@ from typing import Any, Final, TypeVar
 
 import aiosqlite
 import trio
-import trio_asyncio  # type: ignore[import-untyped]
+import trio_asyncio
 
 from node.store.migrations import STEPS
 from p2p.errors import DiskFull, ReadOnly, StoreError

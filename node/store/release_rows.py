@@ -143,9 +143,10 @@ class ReleaseRows:
         claims = []
         for release in releases:
             named = files.get(bytes(release.manifest_cid), set())
+            known = bool(named) or release.listing is None
             if release.listing is not None:
                 named.add(release.listing)
-            claims.append(Claim(release.manifest_cid, release.pinned, named))
+            claims.append(Claim(release.manifest_cid, release.pinned, named, known))
         return claims
 
 

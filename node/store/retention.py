@@ -86,11 +86,16 @@ class Ledger:
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """A release and what it names: its files, and its listing."""
+    """A release and what it names: its files, and its listing.
+
+    ``known`` is false where its listing was lost or is still to come, so that nobody can say which
+    files it names.
+    """
 
     manifest: CID
     pinned: bool
     files: Collection[CID]
+    known: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,13 +116,18 @@ def sweep(
     outlines: Collection[CID],
     busy: Collection[CID],
 ) -> Sweep:
-    """Decide what is garbage; ``busy`` are the CIDs, of releases or files, that are in use."""
+    """Decide what is garbage; ``busy`` are the CIDs, of releases or files, that are in use.
+
+    As long as a kept release may name any file, no file is garbage.
+    """
     busy = set(busy)
     kept = set(busy)
     releases = []
     for claim in claims:
         if claim.pinned or claim.manifest in busy:
             kept.update(claim.files)
+            if not claim.known:
+                kept.update(files, partials, outlines)
         else:
             releases.append(claim.manifest)
     return Sweep(

@@ -1,6 +1,7 @@
 """Files from outside: reflink, hard link or copy, and nothing that changed meanwhile."""
 
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -282,3 +283,33 @@ async def test_a_copy_must_fit_the_quota(folder: Path, tmp_path: Path, other_dis
         linked = write(tmp_path / "big.bin", noise(5 * MIB))
         assert (await store.add(linked, "big.bin", Profile.FIXED_1M)).method in ("link", "reflink")
         assert (await store.usage()).bytes == 4 * MIB
+
+
+MEASURED = """
+import resource, sys, trio
+from pathlib import Path
+from node.store import open_store
+from p2p.chunking import Profile
+
+async def main() -> None:
+    async with open_store(Path(sys.argv[1]), quota=None, reserve=0) as store:
+        await store.add_bytes(b"x", Profile.FIXED_1M)
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        added = await store.add(Path(sys.argv[2]), "big", Profile.FIXED_1M)
+        after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        print(added.size, (after - before) // 1024)
+
+trio.run(main)
+"""
+
+
+async def test_memory_does_not_grow_with_the_file(folder: Path, tmp_path: Path) -> None:
+    """Two GiB pass through less than 150 MiB of memory, on up to 16 cores."""
+    with (tmp_path / "big").open("wb") as file:
+        file.truncate(2 << 30)
+    done = await trio.run_process(
+        [sys.executable, "-c", MEASURED, str(folder), str(tmp_path / "big")], capture_stdout=True
+    )
+    size, grown = map(int, done.stdout.split())
+    assert size == 2 << 30
+    assert grown < 150

@@ -169,3 +169,19 @@ async def test_errors_pass_through_the_store_as_they_are(folder: Path) -> None:
     with pytest.raises(AllodError, match="as it is"):
         async with open_store(folder, quota=None, reserve=0):
             raise AllodError("as it is")
+
+
+async def test_damage_on_a_full_disk(tiny_disk: Path) -> None:
+    """No room for a copy of the good leaves: they are given up, and the file is not served."""
+    files = write_folder(tiny_disk / "in", {"a": noise(5 * MIB, 1)})
+    async with open_store(tiny_disk / "store", quota=None, reserve=0) as store:
+        release = await publish_into(store, files)
+        with (files / "a").open("r+b") as file:
+            file.write(b"edited")
+        assert len((await store.verify()).bad) == 1
+        cid = release.manifest.files[0].cid
+        assert not await store.has(cid)
+        usage = await store.usage()
+        assert (usage.bytes, usage.files) == (0, 0)
+        assert os.listdir(tiny_disk / "store" / "temp") == []
+        assert (files / "a").read_bytes()[:6] == b"edited"

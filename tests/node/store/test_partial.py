@@ -298,3 +298,18 @@ async def test_a_killed_fetch_keeps_its_leaves(folder: Path) -> None:
     ):
         assert list(partial.have) == [(2 * MIB, 5 * MIB)]
         assert (await store.usage()).partial_bytes == len(DATA)
+
+
+async def test_a_name_that_a_crash_left_is_not_written_to(store: Store) -> None:
+    """After a commit that was cut short a file may have two names: the other one stays as it is."""
+    precious = store.folder / "precious"
+    precious.write_bytes(DATA)
+    os.link(precious, store.folder / "partial" / str(OUTLINE.root))
+    other = bytearray(DATA)
+    async with store.open_partial(OUTLINE) as partial:
+        assert not partial.have
+        await partial.accept(0, other)
+        await partial.commit()
+    with precious.open("r+b") as file:
+        file.write(b"edited")
+    assert await store.has(OUTLINE.root)

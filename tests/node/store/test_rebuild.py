@@ -11,6 +11,7 @@ import pytest
 from node.store import Release, Store, Usage, open_store
 from p2p.chunking import Profile
 from p2p.cid import CID
+from p2p.manifest import FileEntry, build_manifest
 from tests.node.store.outlines import outline_of
 from tests.releases import MIB, Published, noise, publish_into, write_folder
 
@@ -205,3 +206,40 @@ async def test_an_old_blob_with_a_new_name_is_hashed_before_it_is_believed(
     delete(folder)
     async with open_store(folder, quota=None, reserve=0) as store:
         assert await store.has_many({good, bad}) == {good}
+
+
+@pytest.mark.parametrize("damaged", [False, True])
+async def test_a_release_with_a_listing(folder: Path, damaged: bool) -> None:
+    """Its files are read from the listing again; without it the release is known, not complete."""
+    data = b"the same bytes under every name"
+    async with open_store(folder, quota=None, reserve=0) as store:
+        cid = (await store.add_bytes(data, Profile.FIXED_1M)).outline.root
+        built = build_manifest(
+            kind="dataset",
+            publisher="z6Mk",
+            name="large",
+            version="1",
+            created="2026-11-22T00:00:00Z",
+            files=[
+                FileEntry(f"{n:06}" + "x" * 200, len(data), cid, len(data)) for n in range(9500)
+            ],
+            profile=Profile.FIXED_1M,
+            license={},
+        )
+        assert built.listing_bytes is not None
+        listing = (await store.add_bytes(built.listing_bytes, Profile.FIXED_1M)).outline.root
+        await store.record(built.manifest, [], pin=True, complete=True)
+        before = await store.releases()
+    delete(folder)
+    if damaged:
+        path = folder / "blobs" / str(listing)[-3:-1] / str(listing)
+        path.chmod(0o644)
+        with path.open("r+b") as file:
+            file.write(b"damaged")
+    async with open_store(folder, quota=None, reserve=0) as store:
+        [release] = await store.releases()
+        assert release.complete is not damaged
+        assert len(await store.release_files(release.manifest_cid)) == (0 if damaged else 9500)
+        if not damaged:
+            assert [release] == before
+        assert (await store.gc()).files == 0  # for all it knows, the release names every file

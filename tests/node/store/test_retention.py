@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from node.store.retention import Claim, Ledger, sweep
+from node.store.retention import Claim, Ledger, Sweep, sweep
 from p2p.cid import CID, Codec
 from p2p.errors import QuotaExceeded
 
@@ -81,6 +81,15 @@ def test_what_is_in_use_is_kept() -> None:
     )
     assert plan.releases == (M2,)
     assert set(plan.files) == {B, D}
+
+
+def test_a_kept_release_whose_files_are_unknown_keeps_all() -> None:
+    """Its listing was lost: until it is here again, no file is garbage."""
+    claims = [Claim(M1, True, [], known=False), Claim(M2, False, [A])]
+    plan = sweep(claims, files=[A], partials=[B], outlines=[C], busy=[])
+    assert plan == Sweep((M2,), (), (), ())
+    plan = sweep([Claim(M1, False, [], known=False)], files=[A], partials=[], outlines=[], busy=[])
+    assert plan.files == (A,)
 
 
 cids = st.sampled_from([A, B, C, D])

@@ -1,11 +1,12 @@
 """Damage is found, set aside, and repaired by moving only what is bad."""
 
+import errno
 import os
 from pathlib import Path
 
 import pytest
 
-from node.store import Damage, Store, open_store
+from node.store import Damage, Store, hashing, open_store
 from p2p.cid import CID
 from p2p.errors import NotFound
 from tests.releases import MIB, noise, publish_into, write_folder
@@ -162,3 +163,24 @@ async def test_a_damaged_manifest_is_reported(store: Store, tmp_path: Path) -> N
     await store.record(release.manifest, [release.bundle], pin=True, complete=True)
     assert (await store.verify()).bad == []
     assert await store.manifest(cid) == (release.manifest.payload, (release.bundle,), None)
+
+
+async def test_leaves_that_the_disk_cannot_read(
+    store: Store, other_disk: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A bad sector costs its leaf; the others of that piece are kept."""
+    release = await publish_into(store, write_folder(other_disk / "in", FILES))
+    cid = release.manifest.files[0].cid
+    sector = 2 * MIB + 4096
+    read = hashing.read_into
+
+    def failing(fd: int, buffer: memoryview, offset: int) -> int:
+        if offset <= sector < offset + len(buffer):
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return read(fd, buffer, offset)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(hashing, "read_into", failing)
+        report = await store.verify(release.manifest.cid)
+    assert report.bad == [Damage("a.bin", 2 * MIB, MIB)]
+    assert not await store.has(cid)

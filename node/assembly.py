@@ -138,8 +138,12 @@ class Assembly:
     async def finish(self, file: int) -> None:
         """Commit a large file all of whose leaves are here, if it is to be kept."""
         if self.wanted[file].keep and file in self._open:
-            await self._open[file][1].commit()
-            await self.close(file)
+            stack, partial = self._open.pop(file)  # first: a late copy of a leaf must not close it
+            try:
+                await partial.commit()
+            finally:
+                with trio.CancelScope(shield=True):
+                    await stack.aclose()
 
     async def finish_all(self) -> None:
         """Keep everything that is whole and was not kept yet."""

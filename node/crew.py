@@ -37,7 +37,8 @@ LOOKUP_EVERY = 15.0  # seconds between two rounds of looking for more sources
 LOOKUP_AGAIN = 3.0  # seconds, while there is nobody to ask
 HEDGE = 1.0  # seconds before the next source is asked the same small thing
 ASK_WITHIN = 20.0  # seconds; a source that cannot send a few MiB in that is asked no more
-MAX_MEMBERS = 64  # more sources would not be faster, only more connections
+MAX_MEMBERS = 20  # more sources would not be faster, and each may hold some MiB in memory
+LARGE = 64 << 10  # bytes from which on an answer is checked in a thread: it may take a second
 MAX_FAULTS = 4  # in a row, before a source is left alone
 
 
@@ -167,7 +168,10 @@ class Crew:
 
     def failure(self, what: str) -> NetworkError | NotFound:
         """The error that says why ``what`` could not be had from anybody."""
-        tried = [f"{member.peer}: {member.gone}" for member in self.members.values()]
+        tried = [
+            f"{member.peer}: {member.gone or 'nothing came from it'}"
+            for member in self.members.values()
+        ]
         if not tried:
             return NoSources(
                 f"Nobody was found who has {what}.",
@@ -198,7 +202,10 @@ class Crew:
             try:
                 with trio.fail_after(ASK_WITHIN):
                     data = await self._get(member, target, limit)
-                answers.append(check(data))
+                if len(data) < LARGE:
+                    answers.append(check(data))
+                else:
+                    answers.append(await trio.to_thread.run_sync(check, data))
                 member.faults = 0
             except VerificationFailed as exc:
                 wrong.append(exc)

@@ -7,6 +7,8 @@ say, and whether its publisher signed it, is the publisher's doing and not the s
 
 from dataclasses import dataclass
 
+import trio
+
 from node.assembly import Assembly, Wanted
 from node.crew import Crew
 from node.messages import Report
@@ -49,7 +51,7 @@ async def read_statement(
             lambda data: _addressed(cid, data),
         )
         bundles, listing = (), None
-    manifest = parse_manifest(payload, listing)
+    manifest = await trio.to_thread.run_sync(parse_manifest, payload, listing)
     if publisher not in (None, manifest.publisher):
         raise VerificationFailed(
             f"The release was to be by {publisher}, but its manifest is by {manifest.publisher}.",
@@ -64,7 +66,7 @@ async def read_statement(
         )
     if manifest.listing is not None and listing is None:
         listing = await _read_listing(cid, manifest.listing, store, crew, report)
-        manifest = parse_manifest(payload, listing)
+        manifest = await trio.to_thread.run_sync(parse_manifest, payload, listing)
     return Statement(manifest, bundles, listing)
 
 

@@ -19,6 +19,7 @@ from node.assembly import Assembly, leaf_ranges
 from node.crew import Crew, Member
 from node.messages import Progress, Report
 from p2p.cid import CID
+from p2p.dag import Outline
 from p2p.errors import BadBytes, NetworkError, PeerFault, PeerRefused, UsageError
 from p2p.ranges import RangeSet
 from p2p.schedule import Swarm, Task, Wait
@@ -116,7 +117,8 @@ class Transfer:
             if exc.status == 404:  # found anew in a later round, when it may have begun to fetch
                 self._crew.leave(member, "it holds nothing of the release")
             raise
-        self.swarm.join(member.peer, self._read_have(answer, member))
+        have = await trio.to_thread.run_sync(self._read_have, answer, member)
+        self.swarm.join(member.peer, have)
         self._crew.notify()
 
     def _read_have(self, answer: bytes, member: Member) -> dict[int, RangeSet] | None:
@@ -128,9 +130,7 @@ class Transfer:
             for text, spans in said["files"].items():
                 file = self._by_cid.get(CID.parse(text))
                 if file is not None:
-                    outline = self._outlines[file]
-                    ranges = RangeSet((int(a), min(int(b), outline.size)) for a, b in spans)
-                    have[file] = leaf_ranges(outline, ranges)
+                    have[file] = _read_spans(self._outlines[file], spans)
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError, UsageError) as exc:
             raise PeerFault(
                 "It answered malformed JSON about what it has.", peer=member.peer
@@ -161,6 +161,7 @@ class Transfer:
     async def _wait(self, member: Member, wait: Wait) -> None:
         if wait.starved:
             await trio.sleep(RENEW_HAVE)
+            self._tell()  # nothing else may come for long: whoever watches sees where it stands
             await self._learn(member)
             return
         with trio.move_on_at(wait.until):
@@ -209,6 +210,22 @@ class Transfer:
                 sources=len(self.swarm.sources),
             )
         )
+
+
+def _read_spans(outline: Outline, spans: Any) -> RangeSet:
+    """Read what a source says it has of a file; ValueError for what cannot be.
+
+    Ranges that ascend are cheap to add; millions of others could keep a core busy for hours.
+    """
+    if len(spans) > len(outline):
+        raise ValueError("more ranges than leaves")
+    ranges, end = RangeSet(), 0
+    for start, stop in spans:
+        if not end <= int(start) <= int(stop) <= outline.size:
+            raise ValueError("ranges that do not ascend")
+        ranges.add(int(start), int(stop))
+        end = int(stop)
+    return leaf_ranges(outline, ranges)
 
 
 def _first(group: BaseExceptionGroup[Any]) -> NetworkError:

@@ -37,6 +37,7 @@ class FakeSource:
     cancels_after: int | None = None  # bytes of content after which ``scope`` is cancelled
     scope: trio.CancelScope = field(default_factory=trio.CancelScope)
     unreachable: bool = False
+    answers: dict[str, bytes] = field(default_factory=dict)  # to targets that begin with a key
     asked: list[str] = field(default_factory=list)
     sent: int = 0
     stalled: trio.Event = field(default_factory=trio.Event)
@@ -98,6 +99,9 @@ class FakeSession:
         if source.refuses:
             source.refuses -= 1
             raise PeerRefused("It is busy.", status=429, retry_after=0.05, peer=source.peer)
+        for start, answer in source.answers.items():
+            if target.startswith(start):
+                return Response(200, {}, answer)
         path, _, query = target.partition("?")
         fields = dict(part.split("=", 1) for part in query.split("&") if part)
         try:

@@ -283,6 +283,37 @@ async def test_a_partial_holder_serves_what_it_has(world: World, machine: Machin
     assert {one["peer"] for one in got["sources"]} == {"part", "rest"}
 
 
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"",
+        b"[]",
+        b"{",
+        b'{"complete": 1}',
+        b'{"complete": false, "files": []}',
+        b'{"complete": false, "files": {"nonsense": [[0, 1]]}}',
+        b'{"complete": false, "files": {"CID": [[5, 1]]}}',
+        b'{"complete": false, "files": {"CID": [[0, 99999999999]]}}',
+        b'{"complete": false, "files": {"CID": [[7, 8], [0, 1]]}}',
+        b'{"complete": false, "files": {"CID": [[0]]}}',
+        b'{"complete": false, "files": {"CID": [["a", "b"]]}}',
+        b'{"complete": false, "files": {"CID": 5}}',
+        b'{"complete": false, "files": {"CID": [' + b"[0,1]," * 1000 + b"[0,1]]}}",
+        b"[" * 100_000,
+    ],
+)
+async def test_nonsense_about_what_is_held_costs_only_its_sender(
+    world: World, answer: bytes
+) -> None:
+    """A source that answers nonsense to ``have`` is left alone, and the fetch goes through."""
+    cid = str(world.release.manifest.files[2].cid)
+    world.source(answers={"/allod/v1/have/": answer.replace(b"CID", cid.encode())})
+    world.source(delay=0.001)
+    got = await world.reader.fetch(world.release.manifest.cid)
+    assert same(got["path"])
+    assert [one["peer"] for one in got["sources"]] == ["peer-1"]
+
+
 async def test_local_dir_gets_the_files(world: World, tmp_path: Path) -> None:
     """--local-dir holds the files under their paths, whatever lay there before."""
     world.source()

@@ -12,6 +12,7 @@ from pathlib import Path
 import trio
 
 from p2p.errors import AllodError, StoreError, culprit
+from p2p.slim import slim_imports
 
 EPILOG = """
 example:
@@ -103,12 +104,14 @@ def main(words: Sequence[str] | None = None) -> int:
 async def run(options: argparse.Namespace) -> None:
     """Serve until SIGTERM or SIGINT."""
     # Imported here: libp2p takes more than a second, and --help needs none of it.
-    from bootstrap.health import Health, serve_health
     from bootstrap.peers import addresses_but, read_servers
     from node.keyring import Keyring
     from node.upkeep import keep_peers, read_peers
-    from p2p.discovery import open_discovery
-    from p2p.host import HostSettings, open_host
+
+    with slim_imports():
+        from p2p.discovery import open_discovery
+        from p2p.host import HostSettings, open_host
+    from bootstrap.health import Health, serve_health
 
     key = await trio.to_thread.run_sync(Keyring(options.home).node)
     servers = await trio.to_thread.run_sync(read_servers, options.peers) if options.peers else ()

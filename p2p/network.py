@@ -31,6 +31,7 @@ from libp2p.peer.id import ID
 from libp2p.peer.peerstore import PeerStore
 from libp2p.transport.upgrader import TransportUpgrader
 from libp2p.utils import varint
+from libp2p.utils.logging import setup_logging
 from multiaddr import Multiaddr  # type: ignore[import-untyped]
 
 from p2p.address import Address
@@ -143,6 +144,8 @@ def prepare_libp2p() -> None:
     # It logs to the root logger, whose functions install a handler on stderr at their first call.
     vars(swarm_connection)["logging"] = logging.getLogger("libp2p.swarm_conn")
     logger = logging.getLogger("libp2p")
+    if logger.level == logging.NOTSET:
+        setup_logging()  # what libp2p/__init__ does, which slim imports leave out
     if logger.level == logging.WARNING:  # LIBP2P_DEBUG, which libp2p reads, sets another
         # An error logged for each hostile connection is a way to fill a disk; ours are limited.
         logger.setLevel(logging.CRITICAL)

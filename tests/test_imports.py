@@ -35,6 +35,7 @@ PURE = [
     "schedule",
 ]
 NETWORK = [
+    "slim",
     "limits",
     "http",
     "noise",

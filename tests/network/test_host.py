@@ -2,10 +2,12 @@
 
 import contextlib
 import logging
+import re
 import signal
 import socket
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import trio
@@ -417,3 +419,14 @@ def test_default_settings_listen_everywhere() -> None:
     settings = HostSettings()
     assert (settings.listen_hosts, settings.dht, settings.mdns) == (("0.0.0.0",), "server", True)
     assert LOOPBACK.listen_hosts == ("127.0.0.1",)
+
+
+def test_the_page_about_libp2p_names_real_tests() -> None:
+    """Each test that docs/explanation/libp2p.md relies on exists."""
+    root = Path(__file__).parents[2]
+    named = set(re.findall(r"`(test_\w+)`", (root / "docs/explanation/libp2p.md").read_text()))
+    there = set[str]()
+    for file in (root / "tests").rglob("test_*.py"):
+        there.update(re.findall(r"def (test_\w+)", file.read_text()))
+    assert named
+    assert named <= there

@@ -125,6 +125,6 @@ def test_peer_ids() -> None:
     """A peer id is accepted in its one spelling."""
     assert check_peer_id(PEER) == PEER
     assert check_peer_id(RSA_PEER) == RSA_PEER
-    for bad in ("", "x" * 50, "1" + PEER, PEER + "1"):
+    for bad in ("", "x" * 50, "1" + PEER, PEER + "1", PEER + " "):
         with pytest.raises(UsageError):
             check_peer_id(bad)

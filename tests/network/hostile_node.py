@@ -3,8 +3,9 @@
 Store, host, DHT and answers are the real ones; only the bodies of ``/ipfs`` ranges are bent, and
 with ``--raw`` every stream.
 It prints its status when it serves, then ``{"did": MODE}`` when it first misbehaves.
-Lines on stdin: ``go`` opens the gate of ``--gate``; ``count`` has it print how many bytes of
-bodies it has sent so far.
+Lines on stdin: ``gate N`` lets it send N bytes more, then it says ``{"did": ...}`` and waits;
+``go`` opens the gate for good; ``count`` has it print how many bytes of bodies it has sent so far,
+those counted too that were on their way to somebody who has gone.
 """
 
 import argparse
@@ -39,7 +40,8 @@ class Bent:
         self._api = api
         self._options = options
         self._told = False
-        self.gate = trio.Event()
+        self._gate = options.gate
+        self._opened = trio.Event()
         self.sent = 0
 
     async def __call__(self, request: Request) -> Response:
@@ -76,9 +78,9 @@ class Bent:
         with open(body.path, "rb") as file:  # noqa: ASYNC230  a test's node serves a test
             file.seek(body.offset)
             while length:
-                if options.gate is not None and self.sent >= options.gate:
+                while self._gate is not None and self.sent >= self._gate:
                     self.tell()
-                    await self.gate.wait()
+                    await self._opened.wait()
                 data = file.read(min(length, PIECE))
                 length -= len(data)
                 self.sent += len(data)
@@ -92,6 +94,13 @@ class Bent:
         if mode == "long":
             self.tell()
             yield bytes(PIECE)
+
+    def move_gate(self, more: int | None) -> None:
+        """Let so many more bytes through, or all that come."""
+        self._gate = None if more is None else self.sent + more
+        self._told = False
+        self._opened.set()
+        self._opened = trio.Event()
 
     def tell(self) -> None:
         """Say once that it has begun."""
@@ -121,12 +130,17 @@ async def raw_stream(stream: INetStream, kind: str) -> None:
 
 async def listen(bent: Bent) -> None:
     """Obey the lines on stdin until there are no more."""
+    rest = b""
     async for data in trio.lowlevel.FdStream(os.dup(sys.stdin.fileno())):
-        for word in data.split():
-            if word == b"go":
-                bent.gate.set()
-            else:
-                print(json.dumps({"sent": bent.sent}), flush=True)
+        *lines, rest = (rest + data).split(b"\n")
+        for line in lines:
+            match line.split():
+                case [b"go"]:
+                    bent.move_gate(None)
+                case [b"gate", more]:
+                    bent.move_gate(int(more))
+                case [b"count"]:
+                    print(json.dumps({"sent": bent.sent}), flush=True)
 
 
 async def main(options: argparse.Namespace) -> None:

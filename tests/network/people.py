@@ -236,6 +236,13 @@ class Node:
         """Wait until it says that it serves."""
         self.status = await self.running.answer()
 
+    async def sent(self) -> int:
+        """How many bytes of bodies a hostile node, which may be an honest one, has sent."""
+        number = len(self.running.printed)
+        await self.running.tell("count")
+        count: int = (await self.running.answer(number))["sent"]
+        return count
+
     @property
     def peer(self) -> str:
         """Its peer id."""

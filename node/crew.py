@@ -68,6 +68,7 @@ class Member:
     source: "Source"
     bytes: int = 0  # verified
     faults: int = 0  # in a row
+    failed: str = ""  # what its last fault was
     gone: str = ""  # why it is asked no more
     banned: bool = False
 
@@ -151,6 +152,7 @@ class Crew:
     def fault(self, member: Member, exc: NetworkError) -> None:
         """Count a fault of a source; too many in a row, or out of reach, and it is left alone."""
         member.faults += 1
+        member.failed = exc.message
         if isinstance(exc, BadBytes):
             self.ban(member, exc.message)
         elif member.faults >= MAX_FAULTS or not isinstance(exc, PeerFault):
@@ -169,7 +171,7 @@ class Crew:
     def failure(self, what: str) -> NetworkError | NotFound:
         """The error that says why ``what`` could not be had from anybody."""
         tried = [
-            f"{member.peer}: {member.gone or 'nothing came from it'}"
+            f"{member.peer}: {member.gone or member.failed or 'nothing came from it'}"
             for member in self.members.values()
         ]
         if not tried:

@@ -118,7 +118,7 @@ class Assembly:
     async def accept(self, file: int, leaf: int, data: Buffer) -> None:
         """Verify and write whole leaves; BadBytes before anything wrong is written."""
         want = self.wanted[file]
-        if len(want.outline) == 1 and want.keep:
+        if self.in_memory(file):
             if not want.outline.verify(0, data):
                 raise BadBytes(f"The bytes that came are not the file {want.outline.root}.")
             self._small.append((want.outline, bytes(data)))
@@ -126,6 +126,10 @@ class Assembly:
                 await self._keep()
         else:
             await (await self.partial(file)).accept(leaf, data)
+
+    def in_memory(self, file: int) -> bool:
+        """Whether a file is one leaf that needs no partial: ``accept`` takes it."""
+        return len(self.wanted[file].outline) == 1 and self.wanted[file].keep
 
     async def _keep(self) -> None:
         """Keep the small files that wait; those that come meanwhile are kept with the next."""

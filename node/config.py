@@ -20,6 +20,8 @@ from typing import Any
 from node.settings import (
     SECTIONS,
     HttpSettings,
+    LaneSettings,
+    LimitSettings,
     LogSettings,
     PeerSettings,
     PublishSettings,
@@ -54,6 +56,8 @@ class Config:
     folders: Folders
     store: StoreSettings
     p2p: PeerSettings
+    lane: LaneSettings
+    limits: LimitSettings
     http: HttpSettings
     publish: PublishSettings
     log: LogSettings

@@ -10,6 +10,7 @@ banned and named.
 the tests is simulated, and the same tests run on both.
 """
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol, TypeVar
@@ -67,6 +68,7 @@ class Member:
 
     source: "Source"
     bytes: int = 0  # verified
+    by_kind: Counter[str] = field(default_factory=Counter)  # the same, by what carried them
     faults: int = 0  # in a row
     failed: str = ""  # what its last fault was
     gone: str = ""  # why it is asked no more

@@ -244,9 +244,9 @@ def _result(
         "files": len(plan.wanted),
         "bytes": {"total": plan.total, "fetched": fetched, "local": plan.total - fetched},
         "sources": [
-            {"peer": member.peer, "kind": member.source.kind, "bytes": member.bytes}
+            {"peer": member.peer, "kind": kind, "bytes": size}
             for member in crew.members.values()
-            if member.bytes
+            for kind, size in member.by_kind.most_common()
         ],
         "banned": [
             {"peer": member.peer, "reason": member.gone}

@@ -81,6 +81,24 @@ def _read_limit(value: object) -> int | None:
     return None if value == "none" else _read_size(value)
 
 
+def _read_count(value: object) -> int | None:
+    if value == "none":
+        return None
+    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= 1 << 20:
+        raise ValueError
+    return value
+
+
+def _parse_count(text: str) -> int | None:
+    if text != "none" and not (text.isascii() and text.isdecimal() and len(text) < 8):
+        raise ValueError
+    return _read_count(text if text == "none" else int(text))
+
+
+def _write_count(text: str) -> object:
+    return text if _parse_count(text) is None else int(text)
+
+
 def _read_folder(value: object) -> Path:
     if not isinstance(value, str) or "\0" in value:
         raise ValueError
@@ -120,6 +138,7 @@ SIZE = Kind("size", "a size such as 500MB or 20GiB", _read_size, _read_size, str
 LIMIT = Kind(
     "size or none", "a size such as 500MB or 20GiB, or none", _read_limit, _read_limit, str
 )
+COUNT = Kind("count or none", "a whole number, or none", _read_count, _parse_count, _write_count)
 FOLDER = Kind("folder", "an absolute folder, or one under ~", _read_folder, _read_folder, str)
 WORD = Kind("word", "a short printable text", _read_word, _read_word, str)
 HOSTS = _list_of("addresses", "IP addresses such as 0.0.0.0", _read_word)

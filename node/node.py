@@ -7,7 +7,8 @@ What takes long to import, libp2p above all, is imported only by a node that goe
 """
 
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 import trio
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from node.crew import Network
     from p2p.discovery import Discovery
     from p2p.host import Host
+    from p2p.lane import LaneServer
 
 
 class Node:
@@ -86,6 +88,7 @@ async def _go_online(node: Node, stack: AsyncExitStack) -> None:
     from node.peers import PeerNetwork
     from p2p.discovery import open_discovery
     from p2p.host import HostSettings, open_host
+    from p2p.lane import Encryption, LaneServer
 
     config = node.config
     peers_file = config.folders.data / "peers.json"
@@ -98,10 +101,37 @@ async def _go_online(node: Node, stack: AsyncExitStack) -> None:
         known_peers=await read_peers(peers_file),
     )
     host = await stack.enter_async_context(open_host(node.keyring.node(), settings))
-    host.set_handler(PeerApi(node.store))
+    host.rates.change(**asdict(config.limits))
+    lanes: LaneServer | None = None
+    if config.lane.enabled:
+        lanes = await stack.enter_async_context(_open_lanes(node, host))
+    host.set_handler(PeerApi(node.store, lanes.offer if lanes is not None else None))
     discovery = await stack.enter_async_context(open_discovery(host))
     nursery = await stack.enter_async_context(trio.open_nursery())
     stack.callback(nursery.cancel_scope.cancel)
-    node.join(host, discovery, PeerNetwork(host, discovery, nursery))
+    wants: Encryption | None = None
+    if config.lane.enabled:
+        wants = "off" if config.lane.encryption == "off" else "tls"
+    node.join(host, discovery, PeerNetwork(host, discovery, nursery, wants))
     nursery.start_soon(keep_announced, node.store, node.network())
     nursery.start_soon(keep_peers, discovery, peers_file)
+
+
+def _open_lanes(node: Node, host: "Host") -> "AbstractAsyncContextManager[LaneServer]":
+    """The lanes of a node: the same answers as on its streams, and the same budgets."""
+    from node.api.peer import PeerApi
+    from p2p.lane import Door, LaneSettings, open_lane_server
+
+    config = node.config
+    door = Door(
+        handler=host.charged(PeerApi(node.store)),
+        fault=host.fault,
+        banned=host.banned,
+        told=host.own_addresses,
+    )
+    settings = LaneSettings(
+        port=config.lane.port,
+        hosts=config.p2p.listen,
+        encryption="off" if config.lane.encryption == "off" else "tls",
+    )
+    return open_lane_server(door, settings, host.rates)

@@ -6,9 +6,10 @@ import trio
 
 from p2p.address import Address
 from p2p.cid import CID
-from p2p.discovery import Discovery, ProviderInfo
+from p2p.discovery import Discovery
 from p2p.errors import UsageError
 from p2p.host import Host
+from p2p.lane import Encryption
 from p2p.sources import PeerSource, Source
 
 JOIN_WITHIN = 5.0  # seconds; joining takes one, and where there is nobody to join it never ends
@@ -18,7 +19,15 @@ BAN_SECONDS = 3600.0  # long enough to be of no use to a liar, short enough for 
 class PeerNetwork:
     """Sources over libp2p; ``nursery`` runs what goes on in the background."""
 
-    def __init__(self, host: Host, discovery: Discovery, nursery: trio.Nursery) -> None:
+    def __init__(
+        self,
+        host: Host,
+        discovery: Discovery,
+        nursery: trio.Nursery,
+        lanes: Encryption | None = None,
+    ) -> None:
+        """``lanes``: what this node wants of lanes; None for streams only."""
+        self._lanes = lanes
         self._host = host
         self._discovery = discovery
         self._nursery = nursery
@@ -31,22 +40,23 @@ class PeerNetwork:
                 f"Expected an address with a peer id, came {multiaddr}.",
                 next="Add /p2p/ and the id that the other node shows when it starts.",
             )
-        return PeerSource(self._host, address.peer, (multiaddr,))
+        return self._source(address.peer, (multiaddr,))
 
     def neighbours(self) -> Sequence[Source]:
         """Nodes of the LAN and those that are connected."""
         near = {peer.peer: peer.addresses for peer in self._discovery.lan_peers()}
         near |= {peer.peer: peer.addresses for peer in self._host.peers()}
-        return [PeerSource(self._host, peer, addresses) for peer, addresses in near.items()]
+        return [self._source(peer, addresses) for peer, addresses in near.items()]
 
     async def providers(self, cid: CID) -> Sequence[Source]:
         """Nodes that the DHT names for ``cid``; a node that has just started joins it first."""
         with trio.move_on_after(JOIN_WITHIN):
             await self._discovery.wait_ready()
-        return [self._source(info) for info in await self._discovery.providers(cid)]
+        found = await self._discovery.providers(cid)
+        return [self._source(info.peer, info.addresses) for info in found]
 
-    def _source(self, info: ProviderInfo) -> Source:
-        return PeerSource(self._host, info.peer, info.addresses)
+    def _source(self, peer: str, addresses: Sequence[str]) -> Source:
+        return PeerSource(self._host, peer, addresses, lanes=self._lanes)
 
     def ban(self, peer: str, reason: str) -> None:
         """Keep a peer out for an hour."""

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from node.kinds import FLAG, FOLDER, HOSTS, LIMIT, MULTIADDRS, PORT, SIZE, WORD, Kind, one_of
+from node.kinds import COUNT, FLAG, FOLDER, HOSTS, LIMIT, MULTIADDRS, PORT, SIZE, WORD, Kind, one_of
 from p2p.errors import ConfigError
 
 
@@ -71,6 +71,34 @@ class PeerSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class LaneSettings:
+    """Direct connections for payload."""
+
+    enabled: bool = _key(FLAG, True, "offer fast direct connections to peers, and use theirs")
+    port: int = _key(PORT, 0, "TCP port for lanes; 0 picks a free one")
+    encryption: str = _key(
+        one_of("tls", "off"), "tls", "off leaves lanes plain between nodes that both say so"
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class LimitSettings:
+    """How much of the line this node may take; a second, for payload."""
+
+    up: int | None = _key(LIMIT, None, "bytes a second sent, to all peers together", shown="none")
+    down: int | None = _key(
+        LIMIT, None, "bytes a second received, from all peers together", shown="none"
+    )
+    up_per_peer: int | None = _key(LIMIT, None, "bytes a second sent to any one peer", shown="none")
+    down_per_peer: int | None = _key(
+        LIMIT, None, "bytes a second received from any one peer", shown="none"
+    )
+    uploads: int | None = _key(
+        COUNT, None, "how many peers are sent files at the same time", shown="none"
+    )
+
+
+@dataclass(frozen=True, slots=True)
 class HttpSettings:
     """The HTTP door on loopback."""
 
@@ -99,6 +127,8 @@ class LogSettings:
 SECTIONS: Mapping[str, type] = {
     "store": StoreSettings,
     "p2p": PeerSettings,
+    "lane": LaneSettings,
+    "limits": LimitSettings,
     "http": HttpSettings,
     "publish": PublishSettings,
     "log": LogSettings,

@@ -1,13 +1,14 @@
 """Moving the missing leaves of a fetch from many sources into the store.
 
 The Swarm (p2p/schedule.py) decides; this module does what it says: a few workers for each source,
-each on a stream of its own, reading one run of leaves at a time and handing every whole leaf to
-the Assembly, which verifies it before it is written.
+each on a lane or a stream of its own (haul.py), reading one run of leaves at a time.
+Every leaf is verified before it is written. When a lane breaks, a stream reads on where it ended.
 A source that sends a wrong leaf is banned at once; one that fails is tried again a little later,
 and left alone when it goes on failing; whoever is found meanwhile joins.
 """
 
 import json
+import logging
 import random
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
@@ -17,17 +18,22 @@ import trio
 
 from node.assembly import Assembly, leaf_ranges
 from node.crew import Crew, Member
+from node.haul import Ways, haul, haul_small
 from node.messages import Progress, Report
 from p2p.cid import CID
 from p2p.dag import Outline
-from p2p.errors import BadBytes, NetworkError, PeerFault, PeerRefused, UsageError
+from p2p.errors import BadBytes, NetworkError, PeerFault, PeerGone, PeerRefused, UsageError
 from p2p.ranges import RangeSet
 from p2p.schedule import Swarm, Task, Wait
 
 if TYPE_CHECKING:
+    from p2p.lane import Lane
     from p2p.sources import Session
 
+log = logging.getLogger(__name__)
+
 WORKERS = 3  # streams for each source: while one waits for an answer, the others read
+LANES = 2  # lanes for each source: two threads keep two cores busy, a third gains nothing
 RETRY_AFTER = 0.5  # seconds before a source that failed is asked again, doubled each time
 MAX_RETRY_AFTER = 15.0  # seconds; longer pauses that a busy source asks for are not waited out
 PATIENCE = 60.0  # seconds in which nobody has anything to give before the fetch gives up
@@ -85,8 +91,8 @@ class Transfer:
                 try:
                     await self._learn(member)
                     async with trio.open_nursery() as workers:
-                        for _ in range(WORKERS):
-                            workers.start_soon(self._work, member)
+                        for _ in range(LANES):
+                            workers.start_soon(self._work, member, workers)
                 except* NetworkError as group:
                     exc = _first(group)
                     self._crew.fault(member, exc)
@@ -137,9 +143,12 @@ class Transfer:
             ) from exc
         return have
 
-    async def _work(self, member: Member) -> None:
-        """One worker of a source: take a task, read it, again."""
-        async with member.source.open() as session:
+    async def _work(self, member: Member, workers: trio.Nursery | None) -> None:
+        """One worker of a source: take a task, read it, again; without a lane it gets help."""
+        async with Ways(member.source, lanes=workers is not None) as ways:
+            if workers is not None and ways.lane() is None:
+                for _ in range(WORKERS - len(workers.child_tasks)):
+                    workers.start_soon(self._work, member, None)
             while not member.gone:
                 task = self.swarm.next(member.peer, trio.current_time())
                 if task is None:
@@ -148,7 +157,7 @@ class Transfer:
                     await self._wait(member, task)
                     continue
                 try:
-                    await self._read(session, member, task)
+                    await self._carry(ways, member, task)
                 except BadBytes as exc:
                     path = self._assembly.wanted[task.file].path
                     self._crew.ban(member, f"{exc.message} (in {path})")
@@ -167,6 +176,34 @@ class Transfer:
         with trio.move_on_at(wait.until):
             await self._crew.wait_change()
 
+    async def _carry(self, ways: Ways, member: Member, task: Task) -> None:
+        """Read one task by lane, and what a broken lane leaves of it by stream."""
+        lane = ways.lane()
+        if lane is not None:
+            try:
+                await self._haul(lane, member, task)
+                return
+            except PeerGone as exc:
+                log.debug("a lane of %s broke: %s", member.peer, exc.message)
+        if task.position < task.stop and self.swarm.advance(task, 0, trio.current_time()):
+            await self._read(await ways.session(), member, task)
+
+    async def _haul(self, lane: "Lane", member: Member, task: Task) -> None:
+        if self._assembly.in_memory(task.file):
+            data = await haul_small(lane, self._outlines[task.file])
+            await self._keep(member, task, task.stop, bytearray(data), "lane")
+            return
+
+        def report(leaves: int) -> bool:
+            return self._count(member, task, leaves, "lane")
+
+        partial = await self._assembly.partial(task.file)
+        try:
+            await haul(lane, partial, task, report)
+        finally:
+            if self.swarm.complete(task.file):
+                await self._assembly.finish(task.file)
+
     async def _read(self, session: "Session", member: Member, task: Task) -> None:
         """Read one task, leaf by leaf; it may be cut short when another worker took its tail."""
         outline = self._outlines[task.file]
@@ -182,10 +219,12 @@ class Transfer:
                     ready += 1
                 if ready == task.position:
                     continue
-                if not await self._keep(member, task, ready, buffer):
+                if not await self._keep(member, task, ready, buffer, member.source.kind):
                     return
 
-    async def _keep(self, member: Member, task: Task, ready: int, buffer: bytearray) -> bool:
+    async def _keep(
+        self, member: Member, task: Task, ready: int, buffer: bytearray, kind: str
+    ) -> bool:
         """Verify and write the leaves that have come; whether to read on."""
         first, file = task.position, task.file
         start, stop = self._outlines[file].span(first, ready)
@@ -193,12 +232,19 @@ class Transfer:
         with memoryview(buffer) as view:
             await self._assembly.accept(file, first, view[:size])
         del buffer[:size]
-        member.bytes += size
-        member.faults = 0
-        go_on = self.swarm.advance(task, ready - first, trio.current_time())
-        self._tell()
+        go_on = self._count(member, task, ready - first, kind)
         if self.swarm.complete(file):
             await self._assembly.finish(file)
+        return go_on
+
+    def _count(self, member: Member, task: Task, leaves: int, kind: str) -> bool:
+        """Count verified leaves that are kept; whether to read on."""
+        start, stop = self._outlines[task.file].span(task.position, task.position + leaves)
+        member.bytes += stop - start
+        member.by_kind[kind] += stop - start
+        member.faults = 0
+        go_on = self.swarm.advance(task, leaves, trio.current_time())
+        self._tell()
         return go_on
 
     def _tell(self) -> None:

@@ -48,6 +48,7 @@ from p2p.limits import Book, PeerLimits
 from p2p.listening import dialable, endpoints, open_listeners
 from p2p.mux import install
 from p2p.network import Listener, Network, connected_since, open_network
+from p2p.rates import Rates
 from p2p.streams import BROKEN, NEGOTIATE_TIME, PeerStream
 
 log = logging.getLogger(__name__)
@@ -136,6 +137,8 @@ class Host:
         self.settings = settings
         self.peer_id = key.public.peer_id
         self.book = Book(settings.limits)
+        self.rates = Rates()
+        """Bytes a second, for streams and lanes together."""
         self._bound = tuple(bound)
         self._known: OrderedDict[str, OrderedDict[Address, None]] = OrderedDict()
         self._handler: Handler | None = None
@@ -238,7 +241,7 @@ class Host:
             if "not supported" in str(exc.__cause__):
                 raise PeerFault(f"{peer} doesn't speak {protocol}.", peer=peer) from exc
             raise PeerGone(f"{peer} opened no stream for {protocol}.", peer=peer) from exc
-        return PeerStream(stream, self.book.account(peer, trio.current_time()))
+        return self._wrap(stream, peer)
 
     def peers(self) -> list[PeerInfo]:
         """The peers that are connected now."""
@@ -300,25 +303,39 @@ class Host:
             log.warning("peer %s is dropped: too many faults", peer)
             await self.disconnect(peer)
 
-    async def _serve_http(self, stream: INetStream) -> None:
-        peer = str(stream.muxed_conn.peer_id)
-        account = self.book.account(peer, trio.current_time())
+    def charged(self, handler: Handler) -> Handler:
+        """The same handler, but each request counts in the budget of the peer that asks."""
 
         async def admitted(request: Request) -> Response:
+            account = self.book.account(request.peer, trio.current_time())
             wait = account.open_request(trio.current_time())
             if wait:
                 raise PeerRefused(
-                    "This peer asks more than its share.", status=429, retry_after=wait, peer=peer
+                    "This peer asks more than its share.",
+                    status=429,
+                    retry_after=wait,
+                    peer=request.peer,
                 )
             try:
-                assert self._handler is not None
-                return await self._handler(request)
+                return await handler(request)
             finally:
                 account.close_request()
 
+        return admitted
+
+    async def _serve_http(self, stream: INetStream) -> None:
+        peer = str(stream.muxed_conn.peer_id)
+        assert self._handler is not None
         await serve_http(
-            PeerStream(stream, account), admitted, peer=peer, limits=self.settings.http
+            self._wrap(stream, peer),
+            self.charged(self._handler),
+            peer=peer,
+            limits=self.settings.http,
         )
+
+    def _wrap(self, stream: INetStream, peer: str) -> PeerStream:
+        account = self.book.account(peer, trio.current_time())
+        return PeerStream(stream, account, self.rates.of(peer))
 
     async def _on_stream(self, stream: INetStream) -> None:
         """The fault boundary: every inbound stream of every protocol runs in here."""

@@ -7,23 +7,27 @@ Whether the bytes are the right ones is the reader's to verify, leaf by leaf.
 ``Source`` and ``Session`` are Protocols: a peer, a web server and a fake satisfy them alike.
 """
 
-import math
+import logging
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Literal, Protocol
 
+import trio
+
 from p2p.address import Address
 from p2p.cid import CID
-from p2p.errors import PeerFault, PeerGone, PeerRefused
+from p2p.errors import NetworkError, PeerFault, PeerGone, PeerRefused
 from p2p.host import Host
 from p2p.http import ClientResponse, HttpClient, HttpLimits, parse_content_range
+from p2p.http.client import MAX_REFUSAL, retry_after
+from p2p.lane.client import Lane, open_lane
+from p2p.lane.offer import MAX_OFFER, PATH, TICKET_TIME, Encryption, Offer
 from p2p.streams import PeerStream
 
-MAX_RETRY_AFTER = 3600.0
-"""Seconds: a peer that asks for more is as good as gone."""
+log = logging.getLogger(__name__)
 
-MAX_REFUSAL = 64 * 1024
-"""Bytes of a refusal's body that are worth reading."""
+LANE_AGAIN = 15.0
+"""Seconds before a lane is tried again where there was none."""
 
 
 class Session(Protocol):
@@ -56,6 +60,9 @@ class Source(Protocol):
     def open(self) -> AbstractAsyncContextManager[Session]:
         """Open a session; NoSources when the source can't be reached."""
 
+    async def open_lane(self) -> Lane | None:
+        """Open a lane to it, which the caller closes; None where there is none to be had now."""
+
 
 class PeerSource:
     """A peer over libp2p streams."""
@@ -68,9 +75,18 @@ class PeerSource:
         peer: str,
         addresses: Sequence[str] = (),
         limits: HttpLimits | None = None,
+        lanes: Encryption | None = None,
     ) -> None:
+        """``lanes``: what this node wants of a lane; None for no lanes."""
         self.peer = peer
         self._host = host
+        self._lanes = lanes
+        self._lane_again = 0.0
+        """When a lane is worth another try."""
+        self._offer: Offer | None = None
+        self._tickets: list[str] = []
+        self._tickets_end = 0.0
+        self._asking = trio.Lock()
         self._addresses = [Address.parse(text) for text in addresses]
         self._limits = limits or host.settings.http
 
@@ -85,6 +101,41 @@ class PeerSource:
             yield session
         finally:
             await session.aclose()
+
+    async def open_lane(self) -> Lane | None:
+        """See Source.open_lane. Never raises for what the peer does: there is the stream."""
+        if self._lanes is None or trio.current_time() < self._lane_again:
+            return None
+        try:
+            offer, ticket = await self._ticket(self._lanes)
+            rates = self._host.rates.of(self.peer)
+            return await open_lane(
+                self.peer, offer, ticket, rates, self._limits, self._host.reaches
+            )
+        except NetworkError as exc:
+            log.debug("no lane to %s: %s", self.peer, exc)
+            self._tickets = []
+            self._lane_again = trio.current_time() + LANE_AGAIN
+            if isinstance(exc, PeerFault) and not isinstance(exc, PeerGone | PeerRefused):
+                await self._host.fault(self.peer, exc)
+            return None
+
+    async def _ticket(self, wants: Encryption) -> tuple[Offer, str]:
+        """A ticket and the offer that it came with, a new one if need be."""
+        async with self._asking:
+            if not self._tickets or trio.current_time() > self._tickets_end:
+                asked = trio.current_time()
+                async with self.open() as session:
+                    data = await session.get(f"{PATH}?encryption={wants}", limit=MAX_OFFER)
+                self._offer = Offer.decode(data, self.peer)
+                if self._offer.encryption == "off" and wants != "off":
+                    raise PeerFault("It offered a plain lane, unasked.", peer=self.peer)
+                self._tickets = list(self._offer.tickets)
+                self._tickets_end = asked + min(self._offer.expires, TICKET_TIME) / 2
+            if not self._tickets:
+                raise PeerRefused("It gave no ticket.", status=404, peer=self.peer)
+            assert self._offer is not None
+            return self._offer, self._tickets.pop()
 
 
 class PeerSession:
@@ -177,15 +228,10 @@ class PeerSession:
         if response.length is not None and response.length <= MAX_REFUSAL:
             async for _ in response:  # read to the end, the stream is good for the next request
                 pass
-        try:
-            wait = float(response.headers.get("retry-after", "0"))
-        except ValueError:  # it may be a date: we ask again when we like
-            wait = 0.0
-        wait = min(max(wait, 0.0), MAX_RETRY_AFTER) if math.isfinite(wait) else MAX_RETRY_AFTER
         return PeerRefused(
             f"{self._peer} answered {response.status} to {target}.",
             status=response.status,
-            retry_after=wait,
+            retry_after=retry_after(response.headers),
             peer=self._peer,
         )
 

@@ -19,6 +19,7 @@ from libp2p.stream_muxer.exceptions import (
 )
 
 from p2p.limits import Account
+from p2p.rates import UNLIMITED, PeerRates
 
 log = logging.getLogger(__name__)
 
@@ -32,16 +33,31 @@ BROKEN = (MuxedStreamError, MuxedConnError, IOException, HostException)
 class PeerStream:
     """A libp2p stream as a trio-like ByteStream; counts payload in the peer's account."""
 
-    def __init__(self, stream: INetStream, account: Account) -> None:
+    def __init__(
+        self, stream: INetStream, account: Account, rates: PeerRates | None = None
+    ) -> None:
         self._stream = stream
         self._muxed = stream.muxed_stream  # type: ignore[attr-defined]
         self._account = account
+        self._rates = rates if rates is not None else UNLIMITED
         self._ended = False
 
     async def send_all(self, data: bytes | memoryview) -> None:
         """Send all of ``data``; trio.BrokenResourceError when the stream or connection is gone."""
+        up = self._rates.up
+        if up.limited:
+            view = memoryview(data)
+            while len(view) > up.piece:
+                piece, view = view[: up.piece], view[up.piece :]
+                await trio.sleep(up.reserve(len(piece)))
+                await self._write(bytes(piece))
+            await trio.sleep(up.reserve(len(view)))
+            data = view
+        await self._write(data if isinstance(data, bytes) else bytes(data))
+
+    async def _write(self, data: bytes) -> None:
         try:
-            await self._muxed.write(data if isinstance(data, bytes) else bytes(data))
+            await self._muxed.write(data)
         except (MuxedStreamError, MuxedConnError, IOException) as exc:
             raise trio.BrokenResourceError(str(exc)) from exc
         self._account.bytes_out += len(data)
@@ -50,14 +66,18 @@ class PeerStream:
         """Return some bytes, ``b""`` at the end; trio.BrokenResourceError after a reset."""
         if self._ended:
             return b""
+        down, size = self._rates.down, max_bytes or 65536
         try:
-            data: bytes = await self._muxed.read(max_bytes or 65536)
+            data: bytes = await self._muxed.read(min(size, down.piece) if down.limited else size)
         except (MuxedStreamEOF, MuxedStreamClosed):
             data = b""
         except (MuxedStreamReset, MuxedStreamError, MuxedConnError, IOException) as exc:
             raise trio.BrokenResourceError(str(exc)) from exc
         self._ended = not data
         self._account.bytes_in += len(data)
+        wait = down.reserve(len(data))
+        if wait:
+            await trio.sleep(wait)
         return data
 
     async def aclose(self) -> None:

@@ -49,6 +49,10 @@ class FakeSource:
             raise NoSources(f"{self.peer} cannot be reached.")
         yield FakeSession(self)
 
+    async def open_lane(self) -> None:
+        """A simulated wire has no lanes."""
+        await trio.lowlevel.checkpoint()
+
 
 class FakeSession:
     """One open stream to a FakeSource."""

@@ -5,6 +5,7 @@
     GET /allod/v1/have/{cid}             what of a file, or of a release, is held here
     GET /allod/v1/manifest/{cid}         the payload of a manifest
     GET /allod/v1/bundles/{cid}          the signature bundles known for it, one a line
+    GET /allod/v1/lane                   an offer of a lane; over libp2p streams only
 
 It answers from the store alone: it never asks the network on behalf of a stranger.
 The same answers go over libp2p streams and loopback HTTP.
@@ -19,6 +20,7 @@ from node.store import Store
 from p2p.cid import CID, Codec
 from p2p.errors import NotFound
 from p2p.http import Request, Response
+from p2p.lane.offer import Encryption, Offer
 
 MAX_HAVE_FILES: Final = 100_000
 """Files that one ``have`` answer for a release lists: the asker bounds the answer to 16 MiB."""
@@ -27,8 +29,12 @@ MAX_HAVE_FILES: Final = 100_000
 class PeerApi:
     """Answers what a node answers to other nodes."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(
+        self, store: Store, offer: Callable[[str, Encryption], Offer] | None = None
+    ) -> None:
+        """``offer`` makes lanes; only for an instance whose every asker has proved who it is."""
         self._store = store
+        self._offer = offer
         self._gateway = Gateway(store)
         self._routes: dict[str, Callable[[CID], Awaitable[Response]]] = {
             "outline": self._outline,
@@ -44,6 +50,10 @@ class PeerApi:
                 return await self._gateway(request)
             case ["", "allod", "v1", name, cid] if name in self._routes:
                 return await self._routes[name](CID.parse(cid))
+            case ["", "allod", "v1", "lane"] if self._offer is not None:
+                wants: Encryption = "off" if request.query.get("encryption") == "off" else "tls"
+                body = self._offer(request.peer, wants).encode()
+                return Response(200, {"content-type": "application/json"}, body)
         raise NotFound(f"There is nothing at {request.path} on this node.")
 
     async def _outline(self, cid: CID) -> Response:

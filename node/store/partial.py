@@ -8,6 +8,7 @@ Nothing of it is served before that check, and it becomes a whole file only by `
 """
 
 import os
+import threading
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -27,6 +28,42 @@ from p2p.errors import BadBytes, DiskFull, StoreError, VerificationFailed
 from p2p.ranges import RangeSet
 
 
+class Gate:
+    """Counts threads that write to a file; once it is shut none comes in any more."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._inside = 0
+        self._shut = False
+
+    def enter(self) -> bool:
+        """Come in, unless the gate is shut; whoever came in must ``leave``."""
+        with self._changed:
+            self._inside += not self._shut
+            return not self._shut
+
+    def leave(self) -> None:
+        """Go out again."""
+        with self._changed:
+            self._inside -= 1
+            self._changed.notify_all()
+
+    def set_shut(self, shut: bool) -> None:
+        """Shut or open the gate."""
+        with self._changed:
+            self._shut = shut
+
+    async def wait_empty(self) -> None:
+        """Return when nobody is inside: a thread is so only while it writes some MiB."""
+
+        def wait() -> None:
+            with self._changed:
+                self._changed.wait_for(lambda: not self._inside)
+
+        if self._inside:
+            await trio.to_thread.run_sync(wait)
+
+
 class Partial:
     """A file being put together: ``have`` are the bytes that are verified and written."""
 
@@ -37,6 +74,7 @@ class Partial:
         self.committed = False
         self._shelf = shelf
         self._fd = fd
+        self._gate = Gate()
         self._writers = 0
         self._quiet = trio.Event()  # replaced whenever a commit waits for the writers
 
@@ -58,6 +96,34 @@ class Partial:
             new += await self._accept(piece, view[: piece.size])
             view = view[piece.size :]
         return new
+
+    def write_leaves(self, first_leaf: int, data: memoryview) -> tuple[int, int | None]:
+        """Verify and write whole leaves, at once and in whatever thread this is.
+
+        Returns the index after the last good leaf, and the index of a bad one if there is one.
+        Trio's thread must then be told by ``note_leaves``: until that they are not ``have``.
+        StoreError when the disk says no. Nothing is written any more once the file is whole.
+        """
+        outline, done, written = self.outline, first_leaf, 0
+        bad: int | None = None
+        while written < len(data):
+            start, stop = outline.span(done, done + 1)
+            if not outline.verify(done, data[written : written + stop - start]):
+                bad = done
+                break
+            done, written = done + 1, written + stop - start
+        if done > first_leaf and self._gate.enter():
+            try:
+                with durable.disk_errors("write to a partial file"):
+                    start, _ = outline.span(first_leaf, done)
+                    durable.write_at(self._fd, data[:written], start)
+            finally:
+                self._gate.leave()
+        return done, bad
+
+    def note_leaves(self, first: int, stop: int) -> int:
+        """Count leaves that ``write_leaves`` wrote; return how many bytes were new."""
+        return self._note(RangeSet([self.outline.span(first, stop)]))
 
     def _leaf_after(self, first: int, size: int) -> int:
         """Return the index after the last leaf of ``size`` bytes that begin with leaf ``first``."""
@@ -157,17 +223,22 @@ class Partial:
                 "are still missing: it cannot be a whole file yet."
             )
         self.committed = True  # from here on nothing more is written
+        self._gate.set_shut(True)
         with trio.CancelScope(shield=True):
             await self.quiet()
+            await self._gate.wait_empty()
             try:
                 await self._shelf.keep([Staged(self.path, self.outline, self.outline.size)])
             except BaseException:
                 self.committed = False
+                self._gate.set_shut(False)
                 raise
 
     async def close(self) -> None:
         """Close the file when nobody writes any more."""
+        self._gate.set_shut(True)
         await self.quiet()
+        await self._gate.wait_empty()
         os.close(self._fd)
 
 

@@ -6,6 +6,7 @@ and handed on as it comes.
 After any fault the stream's framing is unknown, so the client is no longer ``usable``.
 """
 
+import math
 from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
 from types import TracebackType
@@ -15,6 +16,12 @@ import trio
 
 from p2p.errors import PeerFault, PeerGone
 from p2p.http.messages import CLOSING, DEFAULT_LIMITS, READ_SIZE, ByteStream, HttpLimits
+
+MAX_REFUSAL = 64 * 1024
+"""Bytes of a refusal's body that are worth reading."""
+
+MAX_RETRY_AFTER = 3600.0
+"""Seconds: a peer that asks for more is as good as gone."""
 
 MAX_INTERIM = 8
 """Interim (1xx) answers before the real one: a server needs none for our requests."""
@@ -233,6 +240,15 @@ class HttpClient:
 
     def _fault(self, message: str) -> PeerFault:
         return PeerFault(message, peer=self._peer)
+
+
+def retry_after(headers: Mapping[str, str]) -> float:
+    """The seconds after which a refused request may be asked again; 0.0 when nothing is said."""
+    try:
+        wait = float(headers.get("retry-after", "0"))
+    except ValueError:  # it may be a date: we ask again when we like
+        return 0.0
+    return min(max(wait, 0.0), MAX_RETRY_AFTER) if math.isfinite(wait) else MAX_RETRY_AFTER
 
 
 def _headers(event: h11.Response) -> dict[str, str]:

@@ -93,6 +93,8 @@ class Response:
     status: int
     headers: Mapping[str, str] = field(default_factory=lambda: NO_HEADERS)
     body: bytes | FileBody | AsyncIterable[bytes] = b""
+    done: Callable[[], None] | None = None
+    """Called on trio's thread when the answer has been sent, or could not be."""
 
 
 Handler = Callable[[Request], Awaitable[Response]]

@@ -10,7 +10,7 @@ what went wrong inside this node (5xx) is not told to strangers.
 import json
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from email.utils import formatdate
 from time import time
 from urllib.parse import parse_qsl, unquote
@@ -147,15 +147,17 @@ class _Server:
         event = self._conn.next_event()
         if not isinstance(event, h11.EndOfMessage):  # cannot be: there is no body
             raise PeerFault("Expected the end of the request.", peer=self._peer)
-        path, query = _target(head.target, self._peer)
+        path, query = split_target(head.target, self._peer)
         return Request(head.method.decode("ascii"), path, query, headers, self._peer)
 
     async def _answer(self, request: Request) -> None:
         file: int | None = None
+        done: Callable[[], None] | None = None
         try:
             response = await self._handler(request)
+            done = response.done
             if isinstance(response.body, FileBody) and request.method == "GET":
-                file = await trio.to_thread.run_sync(_open, response.body)
+                file = await trio.to_thread.run_sync(open_body, response.body)
         except AllodError as exc:
             response = error_response(exc)
             if response.status >= 500:
@@ -169,6 +171,8 @@ class _Server:
         finally:
             if file is not None:
                 os.close(file)
+            if done is not None:
+                done()
 
     async def _send(self, method: str, response: Response, file: int | None = None) -> None:
         body = response.body
@@ -245,7 +249,7 @@ def _head_event(status: int, headers: Mapping[str, str]) -> h11.Response:
     )
 
 
-def _target(target: bytes, peer: str) -> tuple[str, dict[str, str]]:
+def split_target(target: bytes, peer: str) -> tuple[str, dict[str, str]]:
     """Split a request target into its decoded path and its query; PeerRefused(400) if bad."""
     raw_path, _, raw_query = target.decode("ascii", "replace").partition("?")
     try:
@@ -271,7 +275,7 @@ def _target(target: bytes, peer: str) -> tuple[str, dict[str, str]]:
     return path, query
 
 
-def _open(body: FileBody) -> int:
+def open_body(body: FileBody) -> int:
     """Open the file and see that the range is in it; StoreError when not."""
     try:
         file = os.open(body.path, os.O_RDONLY | os.O_CLOEXEC)

@@ -299,7 +299,9 @@ class Host:
         silenced = self.book.log_line(peer, now)
         if silenced is not None:
             log.warning("peer %s: %s (%d more before)", peer, error, silenced)
-        if self.book.account(peer, now).fault(now):
+        account = self.book.account(peer, now)
+        leaving = account.banned(now)  # what it had under way when it was dropped is no news
+        if account.fault(now) and not leaving:
             log.warning("peer %s is dropped: too many faults", peer)
             await self.disconnect(peer)
 

@@ -260,7 +260,7 @@ class PublishParams:
     description: str = ""
     key: str = ""  # the publisher key's name; empty: the configuration's
     web_seeds: tuple[str, ...] = ()  # https URLs that hold the same files
-    no_sha256: bool = False
+    sha256: bool = False  # state the SHA-256 of every file too
     offline: bool = False  # record it here, announce nothing
 
 

@@ -65,7 +65,7 @@ async def publish(params: PublishParams, node: PublishNode, report: Report) -> d
     profile = _profile(params.profile)
 
     found = await trio.to_thread.run_sync(walk_folder, Path(params.folder))
-    added = await _add(found, profile, node.store, report)  # in the order of found
+    added = await _add(found, profile, params.sha256, node.store, report)
     files = [
         FileEntry(
             path=file.path,
@@ -135,9 +135,9 @@ def _profile(text: str) -> Profile:
 
 
 async def _add(
-    found: list[FoundFile], profile: Profile, store: Store, report: Report
+    found: list[FoundFile], profile: Profile, sha256: bool, store: Store, report: Report
 ) -> list[Added]:
-    """Step 2: take the files in, with progress."""
+    """Step 2: take the files in, with progress; the answers are in the order of ``found``."""
     total, done = sum(file.size for file in found), 0
 
     def count(size: int) -> None:
@@ -145,7 +145,8 @@ async def _add(
         done += size
         report(Progress("hash", done=done, total=total))
 
-    return await store.add_many([(file.file, file.path) for file in found], profile, progress=count)
+    files = [(file.file, file.path) for file in found]
+    return await store.add_many(files, profile, sha256=sha256, progress=count)
 
 
 async def _earlier(store: Store, publisher: str, called: _Name) -> Manifest | None:

@@ -38,8 +38,8 @@ _ref = click.argument("ref")
 @click.option("--key", default="", metavar="NAME", help="The publisher key that signs.")
 @click.option("--web-seed", "web_seeds", multiple=True, metavar="URL",
               help="A web folder that holds the same files.")  # fmt: skip
-@click.option("--no-sha256", is_flag=True,
-              help="Leave out the SHA-256 digests that other tools ask for.")  # fmt: skip
+@click.option("--sha256", is_flag=True,
+              help="State every file's SHA-256 too; slower, some tools ask for it.")  # fmt: skip
 @_offline
 def publish(run: Run, folder: Path, kind: str | None, **given: Any) -> int:
     """Publish a folder, or a single file.

@@ -311,7 +311,7 @@ async def test_flags_reach_the_operation(door: Door, tmp_path: Path) -> None:
         "MIT", "--base", "b", "--data", "d", "--consent-basis", "asked", "--personal-data", "none",
         "--allowed-use", "research", "--no-redistribution", "--contact", "me",
         "--profile", "fixed-1m", "--description", "words", "--key", "k", "--web-seed", "https://w",
-        "--no-sha256", "--offline",
+        "--sha256", "--offline",
     )  # fmt: skip
     assert GOT[-1] == PublishParams(
         str(tmp_path), "n", "dataset", "3", "MIT", ("b",), ("d",), "asked", "none", ("research",),

@@ -235,6 +235,18 @@ async def test_a_dataset_is_told_from_its_content(machine: Machine, tmp_path: Pa
     }
 
 
+async def test_sha256_is_stated_when_asked_for(machine: Machine, folder: Path) -> None:
+    """--sha256 puts each file's digest into the statement; without it none is there."""
+    import hashlib
+
+    plain = await machine.manifest(await machine.publish(folder, "alice/plain"))
+    assert {entry.sha256 for entry in plain.files} == {None}
+    stated = await machine.manifest(await machine.publish(folder, "alice/stated", sha256=True))
+    for entry in stated.files:
+        data = (folder / entry.path).read_bytes()
+        assert entry.sha256 == hashlib.sha256(data).hexdigest()
+
+
 async def test_the_readers_profile_gives_kubo_s_cids(machine: Machine, tmp_path: Path) -> None:
     """unixfs-v1-2025 makes SHA-256 CIDs throughout."""
     file = write_folder(tmp_path / "k", {"a.txt": b"hello"})

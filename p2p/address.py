@@ -18,7 +18,10 @@ from p2p.errors import UsageError
 MAX_TEXT = 400
 """Characters of an address: a DNS name has at most 253, a peer id 59."""
 
-_NAME = re.compile(r"(?=.{1,253}\Z)([A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9])?\.?)+")
+# Labels with dots between them: where the dots could be left out, one text could be cut in
+# exponentially many ways, and a label could be longer than the resolver takes.
+_LABEL = "[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9])?"
+_NAME = re.compile(rf"{_LABEL}(?:\.{_LABEL})*\.?")
 _CODES = {"ip4": 4, "ip6": 41, "dns": 53, "dns4": 54, "dns6": 55}
 _KINDS = {code: kind for kind, code in _CODES.items()}
 _TCP = 6

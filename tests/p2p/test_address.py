@@ -1,5 +1,7 @@
 """Addresses: text and binary forms, and what is no address of ours."""
 
+import time
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -119,6 +121,26 @@ def test_cut_off_bytes(raw: bytes) -> None:
 def test_reach(text: str, reach: Reach) -> None:
     """An address says whether it leads to this machine, this network, the world or nowhere."""
     assert Address.parse(text).reach is reach
+
+
+@pytest.mark.parametrize(
+    "name", ["a" * 64, "a" * 100 + "!", "a_" * 50 + "-", "a." * 50 + "!", "a..b", ".a"]
+)
+def test_names_that_no_resolver_takes(name: str) -> None:
+    """A DNS name with a label that is too long, empty or malformed is refused, and at once."""
+    raw = b"\x36" + bytes([len(name)]) + name.encode() + b"\x06\x00\x01"
+    start = time.process_time()
+    with pytest.raises(UsageError):
+        Address.parse(f"/dns4/{name}/tcp/1")
+    with pytest.raises(UsageError):
+        Address.from_bytes(raw)
+    assert time.process_time() - start < 0.1
+
+
+def test_longest_names() -> None:
+    """Names up to the longest label, and with a dot at their end, are addresses."""
+    for name in ("a" * 63 + ".example", "example.org.", "_x.a-b.c"):
+        assert Address.parse(f"/dns/{name}/tcp/1").host == name
 
 
 def test_peer_ids() -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from node.assembly import Assembly, Wanted
 from node.crew import Crew
+from node.export import beside, make_place
 from node.messages import Report
 from node.selection import select_names
 from node.store import Store, durable
@@ -57,7 +58,7 @@ class Slicer:
                 assembly, {file: spans for file, (_, spans) in slices.items()}
             )
             for file, (header, spans) in slices.items():
-                await self._write(assembly, file, header, spans, target / wanted[file].path)
+                await self._write(assembly, file, header, spans, target)
         chosen = sorted(slices)
         return [wanted[file] for file in chosen], [pulled[file] for file in chosen]
 
@@ -113,13 +114,14 @@ class Slicer:
         return dict(enumerate(missing))
 
     async def _write(
-        self, assembly: Assembly, file: int, header: bytes, spans: Spans, place: Path
+        self, assembly: Assembly, file: int, header: bytes, spans: Spans, target: Path
     ) -> None:
         """Write one smaller file, whole or not at all."""
-        new = place.with_name(f".{place.name}.allod-{os.getpid()}")
+        path = assembly.wanted[file].path
+        place = await durable.on_disk(f"make {path}", partial(make_place, target, path))
+        new = beside(place)
 
         def begin() -> int:
-            place.parent.mkdir(parents=True, exist_ok=True)
             durable.unlink(new)
             return durable.create(new)
 

@@ -323,6 +323,33 @@ async def test_local_dir_gets_the_files(world: World, tmp_path: Path) -> None:
     assert same(target, FILES | {"mine.txt": b"mine"})
 
 
+@pytest.mark.parametrize("lies_there", ["link", "broken link", "file"])
+async def test_local_dir_is_never_left(world: World, tmp_path: Path, lies_there: str) -> None:
+    """A symbolic link in the user's folder carries no file of a release out of it."""
+    world.source()
+    target, elsewhere = write_folder(tmp_path / "out", {"mine.txt": b"mine"}), tmp_path / "else"
+    if lies_there == "link":
+        elsewhere.mkdir()
+    if lies_there == "file":
+        (target / "data").write_bytes(b"mine")
+    else:
+        (target / "data").symlink_to(elsewhere)
+    with pytest.raises(UsageError, match="data is a link or a file"):
+        await world.reader.fetch(world.release.manifest.cid, local_dir=str(target))
+    assert not elsewhere.exists() or not list(elsewhere.iterdir())
+    assert not list(target.glob(".allod*"))
+
+
+async def test_local_dir_takes_the_longest_names(machine: Machines, tmp_path: Path) -> None:
+    """A name as long as a file system takes is no obstacle."""
+    publisher, reader = await machine(), await machine()
+    files = {"x" * 255: b"long"}
+    release = await publish_into(publisher.store, write_folder(tmp_path / "long", files))
+    reader.wire.known = [FakeSource("peer", publisher.store)]
+    await reader.fetch(release.manifest.cid, local_dir=str(tmp_path / "out"))
+    assert same(tmp_path / "out", files)
+
+
 async def test_nobody_known_is_one_clear_error(world: World) -> None:
     """No source at all says so, and how to name one."""
     with pytest.raises(NoSources) as caught:

@@ -135,11 +135,13 @@ class Lane:
     def _answer(self, conn: h11.Connection) -> h11.Response:
         deadline = time.monotonic() + self._wire.limits.stall
         room = memoryview(bytearray(self._wire.limits.max_head))
-        interim = 0
+        interim, ended = 0, False
         while True:
             try:
                 event = conn.next_event()
             except h11.RemoteProtocolError as exc:
+                if ended:
+                    raise self._wire.gone() from exc
                 raise PeerFault(f"Expected an HTTP answer, came: {exc}.", peer=self.peer) from exc
             if isinstance(event, h11.Response):
                 return event
@@ -151,7 +153,9 @@ class Lane:
             left = deadline - time.monotonic()
             if left <= 0:
                 raise self._wire.gone(TimeoutError())
-            conn.receive_data(bytes(room[: self._wire.receive(room, left)]))
+            count = self._wire.receive(room, left)
+            ended = not count
+            conn.receive_data(bytes(room[:count]))
 
     # -- trio's side
 

@@ -66,10 +66,12 @@ class Offer:
         try:
             said = json.loads(data)
             certificate = said["certificate_sha256"]
-            tickets = tuple(said["tickets"])[: 2 * TICKETS]
+            tickets = tuple(said["tickets"][: 2 * TICKETS])
             encryption = said["encryption"]
             good = (
                 len(bytes.fromhex(certificate)) == 32
+                and isinstance(said["tickets"], list)
+                and isinstance(said["addresses"], list)
                 and all(isinstance(t, str) and t.isascii() and t.isalnum() for t in tickets)
                 and encryption in ("tls", "off")
             )
@@ -106,6 +108,7 @@ class Tickets:
 
     def __init__(self) -> None:
         self._good: OrderedDict[str, _Ticket] = OrderedDict()
+        self._of: dict[str, list[str]] = {}
 
     def __len__(self) -> int:
         return len(self._good)
@@ -114,18 +117,28 @@ class Tickets:
         self, peer: str, words: Sequence[str], encryption: Encryption, now: float
     ) -> tuple[str, ...]:
         """Make these fresh random words good for ``peer``."""
-        mine = [word for word, ticket in self._good.items() if ticket.peer == peer]
+        mine = self._of.get(peer, [])
         for word in mine[: max(0, len(mine) + len(words) - MAX_PER_PEER)]:
-            del self._good[word]
+            self._end(word)
         while len(self._good) + len(words) > MAX_TICKETS:
-            self._good.popitem(last=False)
+            self._end(next(iter(self._good)))
         for word in words:
             self._good[word] = _Ticket(peer, encryption, now + TICKET_TIME)
+            self._of.setdefault(peer, []).append(word)
         return tuple(words)
+
+    def _end(self, word: str) -> _Ticket | None:
+        ticket = self._good.pop(word, None)
+        if ticket is not None:
+            mine = self._of[ticket.peer]
+            mine.remove(word)
+            if not mine:
+                del self._of[ticket.peer]
+        return ticket
 
     def take(self, word: str, encryption: Encryption, now: float) -> str | None:
         """Use a ticket up: the peer it was given to, or None if it is not good."""
-        ticket = self._good.pop(word, None)
+        ticket = self._end(word)
         if ticket is None or now >= ticket.ends or ticket.encryption != encryption:
             return None
         return ticket.peer

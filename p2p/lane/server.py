@@ -126,7 +126,11 @@ class LaneServer:
 
     async def accept(self, stream: trio.SocketStream) -> None:
         """Serve one connection until it ends, if there is room for it."""
-        address = str(stream.socket.getpeername()[0])
+        try:
+            address = str(stream.socket.getpeername()[0])
+        except OSError:  # it has hung up meanwhile
+            self.counts["gone"] += 1
+            return
         if not self._room(address):
             self.counts["refused: too many"] += 1
             return

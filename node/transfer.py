@@ -7,7 +7,6 @@ A source that sends a wrong leaf is banned at once; one that fails is tried agai
 and left alone when it goes on failing; whoever is found meanwhile joins.
 """
 
-import json
 import logging
 import random
 from collections.abc import AsyncGenerator
@@ -20,9 +19,10 @@ from node.assembly import Assembly, leaf_ranges
 from node.crew import Crew, Member
 from node.haul import Ways, haul, haul_small
 from node.messages import Progress, Report
+from p2p import canonical
 from p2p.cid import CID
 from p2p.dag import Outline
-from p2p.errors import BadBytes, NetworkError, PeerFault, PeerGone, PeerRefused, UsageError
+from p2p.errors import AllodError, BadBytes, NetworkError, PeerFault, PeerGone, PeerRefused
 from p2p.ranges import RangeSet
 from p2p.schedule import Swarm, Task, Wait
 
@@ -129,7 +129,8 @@ class Transfer:
 
     def _read_have(self, answer: bytes, member: Member) -> dict[int, RangeSet] | None:
         try:
-            said = json.loads(answer)
+            # Strict: no infinities, and few objects, for while json makes them nothing else runs.
+            said = canonical.parse(answer, limit=MAX_HAVE, what="answer")
             if said["complete"] is True:
                 return None
             have = {}
@@ -137,7 +138,7 @@ class Transfer:
                 file = self._by_cid.get(CID.parse(text))
                 if file is not None:
                     have[file] = _read_spans(self._outlines[file], spans)
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError, UsageError) as exc:
+        except (ValueError, KeyError, TypeError, AttributeError, AllodError) as exc:
             raise PeerFault(
                 "It answered malformed JSON about what it has.", peer=member.peer
             ) from exc

@@ -299,6 +299,10 @@ async def test_a_partial_holder_serves_what_it_has(world: World, machine: Machin
         b'{"complete": false, "files": {"CID": [["a", "b"]]}}',
         b'{"complete": false, "files": {"CID": 5}}',
         b'{"complete": false, "files": {"CID": [' + b"[0,1]," * 1000 + b"[0,1]]}}",
+        b'{"complete": false, "files": {"CID": [[0, Infinity]]}}',
+        b'{"complete": false, "files": {"CID": [[0, 1e999]]}}',
+        b'{"complete": false, "files": {"CID": [[0, 1.5]]}}',
+        b'{"complete": false, "files": {}, "more": [' + b"[]," * 1_000_000 + b"[]]}",
         b"[" * 100_000,
     ],
 )

@@ -25,6 +25,7 @@ from p2p.errors import AllodError
 START_WITHIN = 60.0  # seconds for a node to say that it serves; usually three
 FIND_WITHIN = 60.0  # seconds for the DHT to tell of a release
 KILL_AT = 0.4  # of the bytes: where the fetch is killed
+SLOW_LINE = "25MB"  # a second: slow enough that a fetch can be killed in the middle
 DAMAGE_AT = 5_000_000  # the byte that the disk flips
 
 Json = dict[str, Any]
@@ -104,8 +105,8 @@ def _story(folder: Path, stack: ExitStack, say: Callable[[str], None]) -> None:
     check(bob.run("verify")["leaves"]["bad"] == 0, "Bob's copy is whole again")
     say(f"   fetch: {_mb(got['bytes']['fetched'])} came again, from a node that has it right.")
 
-    say("6. Dave fetches, with no node of his own, and is killed in the middle.")
-    dave = Person(folder / "dave", bootstrap)
+    say("6. Dave, on a slower line, fetches with no node of his own, and is killed in the middle.")
+    dave = Person(folder / "dave", bootstrap, line=SLOW_LINE)
     reached = dave.fetch_and_die(manifest)
     say(f"   killed at {_mb(reached)}; the same command again:")
     got = dave.fetch(manifest)
@@ -119,14 +120,14 @@ def _story(folder: Path, stack: ExitStack, say: Callable[[str], None]) -> None:
 class Person:
     """Somebody with a node's home of their own, who types commands."""
 
-    def __init__(self, home: Path, bootstrap: str) -> None:
+    def __init__(self, home: Path, bootstrap: str, *, line: str = "none") -> None:
         self.name = home.name
         self._environ = child_environ(home)
         self._home = home
         home.mkdir(parents=True)
         (home / "config.toml").write_text(
             "[p2p]\nport = 0\nmdns = false\nlisten = ['127.0.0.1']\n"
-            f"bootstrap = ['{bootstrap}']\n[http]\nport = 0\n"
+            f"bootstrap = ['{bootstrap}']\n[http]\nport = 0\n[limits]\ndown = '{line}'\n"
         )
 
     @contextmanager

@@ -20,6 +20,7 @@ from node.store import Store, open_store
 from node.upkeep import keep_announced, keep_peers, read_peers
 from p2p.cid import CID
 from p2p.errors import NetworkError
+from p2p.slim import slim_imports
 
 if TYPE_CHECKING:
     from node.crew import Network
@@ -84,10 +85,11 @@ async def open_node(config: Config, *, network: bool) -> AsyncIterator[Node]:
 
 
 async def _go_online(node: Node, stack: AsyncExitStack) -> None:
+    with slim_imports():
+        from node.peers import PeerNetwork
+        from p2p.discovery import open_discovery
+        from p2p.host import HostSettings, open_host
     from node.api.peer import PeerApi
-    from node.peers import PeerNetwork
-    from p2p.discovery import open_discovery
-    from p2p.host import HostSettings, open_host
     from p2p.lane import Encryption, LaneServer
 
     config = node.config

@@ -12,7 +12,7 @@ was only written, and builds the states that a cut could leave (the idea of ALIC
 
 import os
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,8 +26,11 @@ from node.store import durable
 State = Literal["strict", "names", "all", "torn"]
 STATES: tuple[State, ...] = ("strict", "names", "all", "torn")
 BLOCK = 4096
+DECISIVE = {"sync_file", "sync_folder", "sync_all", "rename", "tell", "index"}
+"""Steps that change which states a cut can leave, or what must be kept."""
 
 Step = tuple[Any, ...]
+Promises = dict[str, object]
 
 
 @dataclass(eq=False)
@@ -284,3 +287,25 @@ class Recorder:
 
     def _make_folder(self, result: None, path: Path) -> None:
         self.steps.append(("make_folder", self._name(path)))
+
+
+def promises(told: Iterable[tuple[object, ...]]) -> Promises:
+    """What the store must keep: what it has answered for and was not asked to change since."""
+    kept: Promises = {}
+    for what, key, *value in told:
+        assert isinstance(key, str)
+        if what == "ack":
+            [kept[key]] = value
+        else:
+            kept.pop(key, None)
+    return kept
+
+
+def cuts(steps: list[Step]) -> Iterator[tuple[int, Disk, Promises]]:
+    """Give the disk, and what was promised, after each step."""
+    disk, told = Disk(), []
+    for number, step in enumerate(steps):
+        disk.take(step)
+        if step[0] == "tell":
+            told.append(step[1:])
+        yield number, disk, promises(told)

@@ -4,7 +4,6 @@ import json
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator
 from itertools import count
 from pathlib import Path
 
@@ -13,26 +12,20 @@ import trio
 
 from node.store import Store, durable, open_store
 from p2p.cid import CID
-from tests.faults.power import STATES, Disk, Recorder, State, Step
+from tests.faults.power import (
+    DECISIVE,
+    STATES,
+    Disk,
+    Promises,
+    Recorder,
+    State,
+    Step,
+    cuts,
+    promises,
+)
 from tests.faults.story import ALL, cid_of, release, story, write_outside
 
-Promises = dict[str, object]
-
 ROOT = Path(__file__).parents[2]
-DECISIVE = {"sync_file", "sync_folder", "sync_all", "rename", "tell", "index"}
-"""Steps that change which states a cut can leave, or what must be kept."""
-
-
-def promises(told: Iterable[tuple[object, ...]]) -> Promises:
-    """What the store must keep: what it has answered for and was not asked to change since."""
-    kept: Promises = {}
-    for what, key, *value in told:
-        assert isinstance(key, str)
-        if what == "ack":
-            [kept[key]] = value
-        else:
-            kept.pop(key, None)
-    return kept
 
 
 async def check(store: Store, kept: Promises) -> None:
@@ -86,29 +79,6 @@ def record(memory: Path) -> list[Step]:
         trio.run(story, root, outside, recorder.tell)
     shutil.rmtree(memory / "recorded")
     return recorder.steps
-
-
-@pytest.fixture
-def memory(tmp_path: Path) -> Iterator[Path]:
-    """A folder where syncing costs nothing: these tests bring their own disk."""
-    place = Path("/dev/shm")
-    if not place.is_dir():
-        yield tmp_path
-        return
-    folder = place / f"allod-{tmp_path.name}-{id(tmp_path)}"
-    folder.mkdir()
-    yield folder
-    shutil.rmtree(folder)
-
-
-def cuts(steps: list[Step]) -> Iterator[tuple[int, Disk, Promises]]:
-    """Give the disk, and what was promised, after each step."""
-    disk, told = Disk(), []
-    for number, step in enumerate(steps):
-        disk.take(step)
-        if step[0] == "tell":
-            told.append(step[1:])
-        yield number, disk, promises(told)
 
 
 def try_cut(

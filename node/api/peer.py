@@ -12,8 +12,11 @@ The same answers go over libp2p streams and loopback HTTP.
 """
 
 import json
+from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from typing import Final
+
+import trio
 
 from node.api.gateway import CAR_TYPE, Gateway
 from node.store import Store
@@ -24,6 +27,12 @@ from p2p.lane.offer import Encryption, Offer
 
 MAX_HAVE_FILES: Final = 100_000
 """Files that one ``have`` answer for a release lists: the asker bounds the answer to 16 MiB."""
+
+HAVE_REST: Final = 10.0
+"""Times as long as it took to make a ``have`` answer it is given again: a stranger's request must
+not cost a look at a million files each time, and a fetch of a few may be followed closely."""
+MAX_COUNTED: Final = 4
+"""Releases whose answers are kept, some MiB each."""
 
 
 class PeerApi:
@@ -36,6 +45,9 @@ class PeerApi:
         self._store = store
         self._offer = offer
         self._gateway = Gateway(store)
+        self._counting = trio.Lock()
+        self._counted: OrderedDict[CID, tuple[float, bytes]] = OrderedDict()
+        """What was said of a release lately, and until when it is said again."""
         self._routes: dict[str, Callable[[CID], Awaitable[Response]]] = {
             "outline": self._outline,
             "have": self._have,
@@ -60,7 +72,9 @@ class PeerApi:
         outline = await self._store.outline(cid)
         if outline is None:
             raise NotFound(f"This node holds no outline of {cid}.")
-        return Response(200, {"content-type": CAR_TYPE}, outline.encode())
+        # A file of a terabyte has a million leaves: half a second of encoding.
+        body = await trio.to_thread.run_sync(outline.encode)
+        return Response(200, {"content-type": CAR_TYPE}, body)
 
     async def _have(self, cid: CID) -> Response:
         if cid.codec is Codec.JSON:
@@ -76,30 +90,53 @@ class PeerApi:
             raise NotFound(f"This node holds nothing of the release {cid}.")
         if release.complete:
             return _json({"complete": True, "files": {}})
+        async with self._counting:
+            known = self._counted.get(cid)
+            begin = trio.current_time()
+            if known is not None and begin < known[0]:
+                return _json_of(known[1])
+            body = await self._count(cid)
+            now = trio.current_time()
+            self._counted.pop(cid, None)
+            self._counted[cid] = now + HAVE_REST * (now - begin), body
+            while len(self._counted) > MAX_COUNTED:
+                self._counted.popitem(last=False)
+        return _json_of(body)
+
+    async def _count(self, cid: CID) -> bytes:
+        """Look at every file of a release that is not complete: seconds, where they are many."""
         files = {file.cid: file.size for file in await self._store.release_files(cid)}
-        have: dict[CID, list[tuple[int, int]]] = {
-            file: [(0, files[file])] for file in await self._store.has_many(files.keys())
-        }
+        whole = await self._store.has_many(files.keys())
+        growing: dict[CID, list[tuple[int, int]]] = {}
         for file in self._store.unfinished() & files.keys():
             held = await self._store.held(file)
             if held is not None:
-                have[file] = list(held.have)
-        listed = {str(file): have[file] for file in list(have)[:MAX_HAVE_FILES]}
-        return _json({"complete": False, "files": listed})
+                growing[file] = list(held.have)
+
+        def write() -> bytes:
+            have = {file: [(0, files[file])] for file in whole} | growing
+            listed = {str(file): have[file] for file in list(have)[:MAX_HAVE_FILES]}
+            return json.dumps({"complete": False, "files": listed}).encode()
+
+        return await trio.to_thread.run_sync(write)
 
     async def _manifest(self, cid: CID) -> Response:
-        known = await self._store.manifest(cid)
+        known = await self._store.statement(cid)
         if known is None:
             raise NotFound(f"This node does not hold the manifest {cid}.")
-        return Response(200, {"content-type": "application/json"}, known[0])
+        return Response(200, {"content-type": "application/json"}, known.payload)
 
     async def _bundles(self, cid: CID) -> Response:
-        known = await self._store.manifest(cid)
+        known = await self._store.statement(cid)
         if known is None:
             raise NotFound(f"This node does not hold the manifest {cid}.")
-        lines = b"".join(bundle + b"\n" for bundle in known[1])
+        lines = b"".join(bundle + b"\n" for bundle in known.bundles)
         return Response(200, {"content-type": "application/x-ndjson"}, lines)
 
 
 def _json(value: object) -> Response:
-    return Response(200, {"content-type": "application/json"}, json.dumps(value).encode())
+    return _json_of(json.dumps(value).encode())
+
+
+def _json_of(body: bytes) -> Response:
+    return Response(200, {"content-type": "application/json"}, body)

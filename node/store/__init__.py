@@ -49,7 +49,7 @@ from node.store.layout import Layout
 from node.store.partial import Partial, Partials
 from node.store.rebuild import reconcile
 from node.store.release_rows import NamedFile, Release, ReleaseRows
-from node.store.releases import Releases, delete_trees
+from node.store.releases import Releases, Statement, delete_trees
 from node.store.retention import Ledger
 from node.store.reuse import local_leaves
 from node.store.shelf import Shelf
@@ -70,6 +70,7 @@ __all__ = [
     "NamedFile",
     "Partial",
     "Release",
+    "Statement",
     "Store",
     "Usage",
     "VerifyReport",
@@ -201,8 +202,9 @@ class Store:
             found = await self._shelf.rows.node(cid)
             if isinstance(found, CID):
                 outline = await self._shelf.outlines.get(found)
-                blocks = outline.blocks() if outline is not None else iter(())
-                return next((block for node, block in blocks if node == cid), None)
+                if outline is None:
+                    return None
+                return await trio.to_thread.run_sync(_node_of, outline, cid)
             return found if found is not None and cid.matches(found) else None
         for path, offset, size in await self._leaf_places(cid):
             data = await durable.on_disk("read a leaf", lambda: _read(path, offset, size))  # noqa: B023
@@ -302,7 +304,7 @@ class Store:
 
     async def manifest(self, cid: CID) -> tuple[bytes, tuple[bytes, ...], bytes | None] | None:
         """Return the manifest's bytes, its signature bundles, and its listing if that is here."""
-        statement = await self._releases.statement(cid)
+        statement = await self.statement(cid)
         if statement is None:
             return None
         release = await self.release(cid)
@@ -312,6 +314,10 @@ class Store:
             if held is not None and held.have.covers(0, held.size):
                 listing = await durable.on_disk("read a listing", held.path.read_bytes)
         return statement.payload, statement.bundles, listing
+
+    async def statement(self, cid: CID) -> Statement | None:
+        """Return the manifest's bytes and its signature bundles."""
+        return await self._releases.statement(cid)
 
     async def view(self, manifest: Manifest) -> Path:
         """Make, or bring up to date, the folder in which engines find the release's files."""
@@ -472,6 +478,10 @@ def _prepare(layout: Layout) -> int:
 
 def _partials_there(layout: Layout) -> dict[CID, int]:
     return {cid: allocated(layout.partial(cid)) for cid in layout.partials_there()}
+
+
+def _node_of(outline: Outline, cid: CID) -> bytes | None:
+    return next((block for node, block in outline.blocks() if node == cid), None)
 
 
 def _read(path: Path, offset: int, size: int) -> bytes:

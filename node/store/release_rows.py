@@ -4,6 +4,8 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import trio
+
 from node.store.index import Index, Transaction
 from node.store.retention import Claim
 from p2p.cid import CID
@@ -119,7 +121,11 @@ class ReleaseRows:
             " JOIN releases ON releases.id = release WHERE manifest = ? ORDER BY path",
             bytes(manifest),
         )
-        return [NamedFile(path, CID.from_bytes(cid), size) for path, cid, size in rows]
+
+        def read() -> list[NamedFile]:
+            return [NamedFile(path, CID.from_bytes(cid), size) for path, cid, size in rows]
+
+        return await trio.to_thread.run_sync(read)  # a million take seconds
 
     async def named(self, cid: CID) -> list[tuple[CID, str]]:
         """Return every release, and the path in it, that names a file; "" is the listing."""

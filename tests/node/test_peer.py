@@ -4,6 +4,8 @@ import json
 from pathlib import Path
 
 import pytest
+import trio
+import trio.testing
 
 from node.api.peer import PeerApi
 from node.store import Store
@@ -79,6 +81,38 @@ async def test_have_says_what_is_here(store: Store, new_store: Stores, release: 
             "files": {str(small.cid): [[0, small.size]], str(big.cid): [[0, MIB]]},
         }
         assert json.loads(await text(reader, f"/allod/v1/have/{big.cid}"))["have"] == [[0, MIB]]
+
+
+class SlowToCount(PeerApi):
+    """A node whose release has so many files that counting them takes a second."""
+
+    def __init__(self, store: Store, clock: trio.testing.MockClock) -> None:
+        super().__init__(store)
+        self.clock = clock
+        self.counts = 0
+
+    async def _count(self, cid: CID) -> bytes:
+        self.counts += 1
+        body = await super()._count(cid)
+        self.clock.jump(1.0)
+        return body
+
+
+async def test_have_costs_a_stranger_more_than_the_node(
+    new_store: Stores, release: Published, mock_clock: trio.testing.MockClock
+) -> None:
+    """However many ask at once, the files are counted once, and again only after a pause."""
+    reader = await new_store()
+    await reader.record(release.manifest, [release.bundle], pin=False, complete=False)
+    api = SlowToCount(reader, mock_clock)
+    request = Request("GET", f"/allod/v1/have/{release.manifest.cid}", {}, {}, "test")
+    async with trio.open_nursery() as nursery:
+        for _ in range(30):
+            nursery.start_soon(api, request)
+    assert api.counts == 1
+    mock_clock.jump(20.0)
+    assert (await api(request)).body == b'{"complete": false, "files": {}}'
+    assert api.counts == 2
 
 
 @pytest.mark.parametrize("what", ["manifest", "bundles", "have", "outline"])

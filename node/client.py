@@ -44,13 +44,15 @@ def call(
     *,
     listen: Listen = lambda event: None,
     only_running: bool = False,
+    here_only: bool = False,
 ) -> Json:
     """Have one operation done and return its result's object.
 
     ``listen`` gets the events, in this thread. With ``only_running`` there is no fall-back to this
-    process. Raises the operation's own AllodError, or NoNode.
+    process, with ``here_only`` no running node is asked. Raises the operation's own AllodError, or
+    NoNode.
     """
-    presence = find_node(config.folders)
+    presence = None if here_only else find_node(config.folders)
     if presence is not None:
         try:
             return ask(presence, config, name, params, listen)

@@ -13,6 +13,7 @@ from typing import Any, cast
 import click
 
 from node.cli.progress import View, open_view
+from node.cli.text import plain
 from node.config import Config, load_config
 from node.messages import Failure, NoParams
 from p2p.errors import AllodError
@@ -41,6 +42,7 @@ class Run:
         *,
         flags: Flags | None = None,
         only_running: bool = False,
+        here_only: bool = False,
         read_file: bool = True,
     ) -> Json:
         """Have an operation done, its progress shown; return its result."""
@@ -53,6 +55,7 @@ class Run:
                 params,
                 listen=self._view.show,
                 only_running=only_running,
+                here_only=here_only,
             )
 
     def show(self, result: Json, lines: Iterable[str] = ()) -> int:
@@ -61,7 +64,7 @@ class Run:
             click.echo(json.dumps(result, ensure_ascii=False))
             return _exit_code(result)
         for line in lines:
-            click.echo(line)
+            click.echo(plain(line))
         if result.get("ok") is False:
             raise _error(result)
         return 0

@@ -21,11 +21,23 @@ import click
 import pytest
 import trio
 
-from node.cli import main
+from node.cli import _tell, main
 from node.cli.progress import Bars, Lines, describe, open_view
-from node.cli.text import duration_text, size_text, table
+from node.cli.run import Run
+from node.cli.text import duration_text, plain, size_text, table
 from node.cli.tree import ALIASES, BRANCHES, root
-from node.messages import FetchParams, NoParams, Note, Progress, PublishParams, RefParams, Report
+from node.config import load_config
+from node.keyring import Keyring
+from node.messages import (
+    Failure,
+    FetchParams,
+    NoParams,
+    Note,
+    Progress,
+    PublishParams,
+    RefParams,
+    Report,
+)
 from node.operations import Node, Operation
 from p2p.errors import (
     AllodError,
@@ -398,6 +410,14 @@ async def test_asking_a_running_node_is_cheap(door: Door) -> None:
         assert min(spent) < most, (words, spent)
 
 
+async def test_a_key_is_exported_beside_a_running_node(door: Door) -> None:
+    """A secret never crosses the node's socket, and its owner gets it all the same."""
+    Keyring(load_config().folders.keys).new("alice")
+    code, out, err = await ask("key", "export", "alice")
+    assert (code, err) == (0, "")
+    assert "PRIVATE KEY" in out
+
+
 # -- no node
 
 
@@ -680,3 +700,23 @@ def test_the_version(allod: Said) -> None:
     assert allod("-c", "p2p.port=0", "--version")[1] == out
     again = [sys.executable, "-m", "node.cli", "--version"]
     assert subprocess.run(again, capture_output=True, text=True, check=True).stdout == out
+
+
+HOSTILE = "model\x1b]0;pwned\x07\x1b[2J\r\x9b1A\u202egnp.exe\u2028"
+
+
+def test_what_strangers_chose_is_no_command_to_the_terminal(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Escapes and turned text in a result, a note, a warning or an error are written out."""
+    for event in (Note(HOSTILE), Note(HOSTILE, "warning")):
+        Lines().show(event)
+    Run(as_json=False, quiet=False, overrides={}).show({"ok": True}, [HOSTILE])
+    _tell(Failure("NOT_FOUND", HOSTILE, HOSTILE, 3), False)
+    out, err = capsys.readouterr()
+    assert out.rstrip("\n").isprintable()
+    assert len(err.splitlines()) == 4
+    assert all(line.isprintable() for line in err.splitlines())
+    assert "\\x1b[2J" in out
+    assert "\\u202egnp" in err
+    assert plain("päth/with tabs\tand ZWJ \u200d\n") == "päth/with tabs\tand ZWJ \u200d\n"

@@ -282,6 +282,17 @@ class FetchParams:
 
 
 @dataclass(frozen=True, slots=True)
+class LimitsParams:
+    """What ``limits`` is told: text as in the configuration; what is empty stays as it is."""
+
+    up: str = ""  # bytes a second, or none
+    down: str = ""
+    up_per_peer: str = ""
+    down_per_peer: str = ""
+    uploads: str = ""  # peers that are sent files at the same time, or none
+
+
+@dataclass(frozen=True, slots=True)
 class RefParams:
     """An operation on one release of this store."""
 

@@ -9,7 +9,7 @@ the configuration, the keys and the store.
 """
 
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, fields
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, TypeVar
 
@@ -22,6 +22,7 @@ from node.messages import (
     FetchParams,
     GcParams,
     KeyParams,
+    LimitsParams,
     NoParams,
     PublishParams,
     RefParams,
@@ -30,7 +31,7 @@ from node.messages import (
 )
 from node.pace import Pace
 from node.settings import find_setting, settings, show_value
-from p2p.errors import NoNode
+from p2p.errors import NoNode, UsageError
 
 if TYPE_CHECKING:  # a command that only reads the configuration pays for none of these
     from node.claims import Claims
@@ -247,6 +248,24 @@ async def peers(node: Node, params: NoParams, report: Report) -> Json:
     return {"ok": True, "peers": found}
 
 
+async def limits(node: Node, params: LimitsParams, report: Report) -> Json:
+    """Change the limits of the running node, and show them."""
+    if node.host is None:
+        raise NoNode("Limits are those of a node that is on the network, but this one is not.")
+    chosen = {}
+    for one in fields(params):
+        text = getattr(params, one.name)
+        if text:
+            kind = find_setting(f"limits.{one.name}").kind
+            try:
+                chosen[one.name] = kind.parse(text)
+            except ValueError as exc:
+                raise UsageError(
+                    f"{one.name} expects {kind.expects}, but {text[:80]!r} came."
+                ) from exc
+    return {"ok": True} | asdict(node.host.rates.change(**chosen))
+
+
 async def publish(node: Node, params: PublishParams, report: Report) -> Json:
     """Put a folder into the network."""
     from node.publish import publish
@@ -264,6 +283,7 @@ async def fetch(node: Node, params: FetchParams, report: Report) -> Json:
 _TABLE: tuple[Operation[Any], ...] = (
     Operation("status", NoParams, status, "store"),
     Operation("peers", NoParams, peers, "network"),
+    Operation("limits", LimitsParams, limits, "network"),
     Operation("publish", PublishParams, publish, "store"),
     Operation("fetch", FetchParams, fetch, "network"),
     Operation("ls", NoParams, ls, "store"),

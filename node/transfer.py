@@ -95,10 +95,11 @@ class Transfer:
                             workers.start_soon(self._work, member, workers)
                 except* NetworkError as group:
                     exc = _first(group)
-                    self._crew.fault(member, exc)
-                    pause = RETRY_AFTER * 2**member.faults
-                    if isinstance(exc, PeerRefused) and exc.retry_after:
-                        pause = exc.retry_after
+                    if isinstance(exc, PeerRefused) and exc.status == 429 and exc.retry_after:
+                        pause = exc.retry_after  # it is busy and says when it won't be: no fault
+                    else:
+                        self._crew.fault(member, exc)
+                        pause = RETRY_AFTER * 2**member.faults
                     if pause > MAX_RETRY_AFTER:
                         self._crew.leave(member, exc.message)
                     self.swarm.leave(member.peer)

@@ -16,7 +16,8 @@ import logging
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 
 import trio
 from libp2p.abc import INetStream, ISecureTransport
@@ -42,7 +43,7 @@ from p2p.errors import (
     PeerRefused,
     UsageError,
 )
-from p2p.http import Handler, HttpLimits, Request, Response, serve_http
+from p2p.http import FileBody, Handler, HttpLimits, Request, Response, serve_http
 from p2p.keys import SecretKey
 from p2p.limits import Book, PeerLimits
 from p2p.listening import dialable, endpoints, open_listeners
@@ -57,6 +58,8 @@ HTTP = "/http/1.1"
 """The protocol id of libp2p's HTTP specification."""
 OPEN_TIME = 15.0
 """Seconds to open a stream, the dial included."""
+UPLOAD_AGAIN = 2.0
+"""Seconds after which a peer may ask again that found all places for uploads taken."""
 MAX_KNOWN_PEERS = 4096
 """Peers whose addresses are kept: a few hundred KB."""
 MAX_KNOWN_ADDRESSES = 16
@@ -319,9 +322,19 @@ class Host:
                     peer=request.peer,
                 )
             try:
-                return await handler(request)
+                response = await handler(request)
             finally:
                 account.close_request()
+            if isinstance(response.body, FileBody):
+                if not self.rates.begin_upload(request.peer):
+                    raise PeerRefused(
+                        "All places for uploads are taken.",
+                        status=429,
+                        retry_after=UPLOAD_AGAIN,
+                        peer=request.peer,
+                    )
+                return replace(response, done=partial(self.rates.end_upload, request.peer))
+            return response
 
         return admitted
 

@@ -11,7 +11,7 @@ With no limit set, ``reserve`` is one comparison.
 
 import threading
 import time
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from dataclasses import dataclass, replace
 
 BURST = 0.25
@@ -110,6 +110,7 @@ class Rates:
         self._up = Bucket(self.limits.up)
         self._down = Bucket(self.limits.down)
         self._peers: OrderedDict[str, tuple[PeerRates, Bucket, Bucket]] = OrderedDict()
+        self._served: Counter[str] = Counter()
 
     def change(self, **limits: int | None) -> Limits:
         """Set some of the limits (the fields of ``Limits``), and return all."""
@@ -121,6 +122,20 @@ class Rates:
                 up.change(self.limits.up_per_peer)
                 down.change(self.limits.down_per_peer)
         return self.limits
+
+    def begin_upload(self, peer: str) -> bool:
+        """Count a file that begins to be sent; False when too many other peers are served now."""
+        most = self.limits.uploads
+        if most is not None and peer not in self._served and len(self._served) >= most:
+            return False
+        self._served[peer] += 1
+        return True
+
+    def end_upload(self, peer: str) -> None:
+        """Count the end of what ``begin_upload`` admitted."""
+        self._served[peer] -= 1
+        if not self._served[peer]:
+            del self._served[peer]
 
     def of(self, peer: str) -> PeerRates:
         """The meters of one peer, the same ones for all of its connections."""

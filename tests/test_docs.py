@@ -62,7 +62,8 @@ def test_every_command_is_described(name: str) -> None:
     assert (command.epilog or "").partition("Example:")[2].strip() in section
     assert "\nJSON: " in section
     for option in options(command):
-        [row] = [line for line in section.splitlines() if line.startswith(f"| `{option.opts[0]}")]
+        name = re.escape(option.opts[0])
+        [row] = [line for line in section.splitlines() if re.match(rf"\| `{name}[ `]", line)]
         assert option.help is not None
         assert option.help in row
         for word in option.secondary_opts:

@@ -35,10 +35,12 @@ def demo(run: Run) -> int:
               help="Enter the network through this node; may be given several times.")  # fmt: skip
 @click.option("--port", metavar="PORT", help="TCP port for peers; 0 picks a free one.")
 @click.option("--http-port", metavar="PORT", help="HTTP port on loopback; 0 picks a free one.")
+@click.option("--up", "up_", metavar="RATE", help="Bytes a second sent, such as 10MB, or none.")
+@click.option("--down", metavar="RATE", help="Bytes a second received, such as 10MB, or none.")
 @click.option("--offline", is_flag=True, help="Touch no network; answer on loopback only.")
 def up(
     run: Run, peers: tuple[str, ...], bootstrap: tuple[str, ...],
-    port: str | None, http_port: str | None, offline: bool,
+    port: str | None, http_port: str | None, up_: str | None, down: str | None, offline: bool,
 ) -> int:  # fmt: skip
     """Run the node until Ctrl-C or SIGTERM.
 
@@ -52,6 +54,8 @@ def up(
         "p2p.bootstrap": bootstrap,
         "p2p.port": port,
         "http.port": http_port,
+        "limits.up": up_,
+        "limits.down": down,
         "p2p.offline": "true" if offline else None,
     }
     config = run.config({key: value for key, value in given.items() if value})
@@ -160,3 +164,36 @@ def peers(run: Run) -> int:
     found = run.call("peers", only_running=True)
     rows = [(one["peer"], " ".join(one["addresses"])) for one in found["peers"]]
     return run.show(found, table(("PEER", "ADDRESSES"), rows))
+
+
+@verb(example="allod limits --up 2MB --down none")
+@click.option("--up", metavar="RATE", help="Bytes a second sent, to all peers together.")
+@click.option("--down", metavar="RATE", help="Bytes a second received, from all peers together.")
+@click.option("--up-per-peer", metavar="RATE", help="Bytes a second sent to any one peer.")
+@click.option("--down-per-peer", metavar="RATE", help="Bytes a second received from any one peer.")
+@click.option("--uploads", metavar="COUNT", help="How many peers are sent files at the same time.")
+def limits(
+    run: Run, up: str | None, down: str | None, up_per_peer: str | None,
+    down_per_peer: str | None, uploads: str | None,
+) -> int:  # fmt: skip
+    """Show or change the limits of the running node.
+
+    They hold until it ends; `allod config set` makes them last. The word none lifts a limit.
+    """
+    from node.messages import LimitsParams
+
+    params = LimitsParams(
+        up or "", down or "", up_per_peer or "", down_per_peer or "", uploads or ""
+    )
+    found = run.call("limits", params, only_running=True)
+    lines = [
+        f"{key.replace('_', ' '):14} {_limit(key, found[key])}"
+        for key in ("up", "down", "up_per_peer", "down_per_peer", "uploads")
+    ]
+    return run.show(found, lines)
+
+
+def _limit(key: str, value: int | None) -> str:
+    if value is None:
+        return "none"
+    return str(value) if key == "uploads" else f"{size_text(value)} a second"

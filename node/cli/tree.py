@@ -10,7 +10,7 @@ from node.cli import VERSION
 
 # Where each command lives, in the order of the help.
 BRANCHES = {
-    "start": ("demo", "up", "status", "peers"),
+    "start": ("demo", "up", "status", "peers", "limits"),
     "share": ("publish", "fetch", "ls", "rm", "pin", "unpin", "gc", "verify"),
     "trust": ("key",),
     "other": ("env", "config", "completion"),

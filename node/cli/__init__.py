@@ -82,9 +82,11 @@ def _tell(failure: "Failure", as_json: bool) -> int:
 
         print(json.dumps(failure.json(), ensure_ascii=False), flush=True)
     else:
-        print(f"allod: {failure.message}", file=sys.stderr)
+        from node.cli.text import plain
+
+        print(plain(f"allod: {failure.message}"), file=sys.stderr)
         if failure.next:
-            print(f"       {failure.next}", file=sys.stderr)
+            print(plain(f"       {failure.next}"), file=sys.stderr)
     return failure.exit_code
 
 

@@ -10,6 +10,7 @@ import time
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
+from node.cli.text import duration_text, plain, size_text
 from node.config import terminal_is_dumb
 from node.messages import Event, Note, Progress, encode
 
@@ -39,7 +40,7 @@ class View:
 
     def line(self, text: str) -> None:
         """Write one line."""
-        print(text, file=sys.stderr, flush=True)
+        print(plain(text), file=sys.stderr, flush=True)
 
     def close(self) -> None:
         """Leave stderr at the start of a line."""
@@ -96,7 +97,7 @@ class Bars(View):
         if self._bar is None:
             super().line(text)
         else:
-            self._bar.write(text, file=sys.stderr)
+            self._bar.write(plain(text), file=sys.stderr)
 
     def progress(self, event: Progress) -> None:
         if self._bar is None or self._phase != event.phase:
@@ -140,7 +141,6 @@ def _bar(event: Progress) -> "tqdm[Any]":
 
 def describe(event: Progress) -> str:
     """Write one progress event as a line: how far, how fast, how long still, from how many."""
-    from node.cli.text import duration_text, size_text
 
     def count(number: float) -> str:
         return size_text(number) if event.unit == "B" else f"{number:.0f} {event.unit}"

@@ -1,6 +1,15 @@
-"""Numbers and tables as people read them."""
+"""Numbers and tables as people read them, and nothing that a terminal would obey."""
 
+import re
 from collections.abc import Iterable, Sequence
+
+# Controls but tab and newline, and what turns the direction of text or breaks a line.
+_OBEYED = re.compile("[\0-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
+
+
+def plain(text: str) -> str:
+    """Write out what a terminal would obey: strangers choose names, and peers what they answer."""
+    return _OBEYED.sub(lambda found: ascii(found[0])[1:-1], text)
 
 
 def size_text(size: float) -> str:

@@ -11,6 +11,8 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+import trio
+
 from node.assembly import Assembly, Wanted
 from node.crew import Crew
 from node.export import beside, make_place
@@ -25,6 +27,7 @@ from p2p.tensors import MAX_SAFETENSORS_HEADER, ReadAt, read_safetensors, slice_
 
 LENGTH = 8  # bytes of a safetensors file that say how long its header is
 PIECE = 8 << 20  # bytes copied at once
+SHOWN = 80  # characters of a tensor's name in a message
 
 Spans = list[tuple[int, int]]
 
@@ -85,14 +88,14 @@ class Slicer:
         names: list[str] = []
         for file in files:
             head = await assembly.read(file, 0, stops[file])
-            whole = read_safetensors(_reader(head), sizes[file])
-            here = [tensor.name for tensor in whole.tensors]
-            picked = select_names(here, patterns)
+            # A header may have 16 MiB, which take seconds.
+            here, chosen = await trio.to_thread.run_sync(_slice, head, sizes[file], patterns)
             names += here
-            if picked:
-                slices[file] = slice_safetensors(whole, picked)
+            if chosen is not None:
+                slices[file] = chosen
         if not slices:
-            shown = ", ".join(names[:6]) + (", ..." if len(names) > 6 else "")
+            shown = ", ".join(name[:SHOWN] for name in names[:6])
+            shown += ", ..." if len(names) > 6 else ""
             raise NotFound(
                 f"None of the {len(names)} tensors matches the patterns.",
                 next=f"There are: {shown}.",
@@ -141,6 +144,16 @@ class Slicer:
         finally:
             os.close(written)
             durable.unlink(new)
+
+
+def _slice(
+    head: bytes, size: int, patterns: Sequence[str]
+) -> tuple[list[str], tuple[bytes, Spans] | None]:
+    """The names of a file's tensors; the header of the smaller file and what to copy behind it."""
+    whole = read_safetensors(_reader(head), size)
+    names = [tensor.name for tensor in whole.tensors]
+    picked = select_names(names, patterns)
+    return names, slice_safetensors(whole, picked) if picked else None
 
 
 def _reader(head: bytes) -> ReadAt:

@@ -28,7 +28,15 @@ from p2p.cid import CID
 from p2p.envelope import sign_bundle
 from p2p.errors import NotFound, UsageError
 from p2p.keys import SecretKey, publisher_id
-from p2p.manifest import Built, FileEntry, Manifest, build_manifest, parse_manifest
+from p2p.manifest import (
+    NAME,
+    VERSION,
+    Built,
+    FileEntry,
+    Manifest,
+    build_manifest,
+    parse_manifest,
+)
 from p2p.references import share_link
 
 
@@ -114,6 +122,18 @@ def _called(params: PublishParams, node: PublishNode) -> _Name:
         raise UsageError(f"The version is {version} in --as and {params.version} in --version.")
     if slash and params.key and owner != params.key:
         raise UsageError(f"The publisher is {owner} in --as and {params.key} in --key.")
+    if NAME.fullmatch(name) is None:  # said now, and not after hours of hashing
+        raise UsageError(
+            f"A release's name has letters, digits, '.', '_' and '-', this is {name[:80]!r}.",
+            next="Write --as NAME, --as PUBLISHER/NAME or --as PUBLISHER/NAME@VERSION.",
+        )
+    version = params.version or version
+    if version and VERSION.fullmatch(version) is None:
+        raise UsageError(
+            f"A version has at most 40 letters, digits, '.', '_', '+' and '-', "
+            f"this is {version[:80]!r}.",
+            next="Leave it out, and the versions are counted.",
+        )
     key = owner or params.key
     if not key:
         names = node.keyring.names()
@@ -123,7 +143,7 @@ def _called(params: PublishParams, node: PublishNode) -> _Name:
                 f"No publisher was named, and this machine has no key called {key!r}.",
                 next="Make one with `allod key new NAME`, and publish --as NAME/RELEASE.",
             )
-    return _Name(key, name, params.version or version)
+    return _Name(key, name, version)
 
 
 def _profile(text: str) -> Profile:

@@ -106,6 +106,18 @@ async def test_the_link_is_all_that_a_stranger_needs(machine: Machine, folder: P
     assert {entry.cid for entry in manifest.files} < set(machine.spreads)
 
 
+@pytest.mark.parametrize("name", ["alice/Bad Name!", "alice/", "alice/tiny@one two"])
+async def test_a_wrong_name_is_refused_before_anything_is_read(
+    machine: Machine, folder: Path, name: str
+) -> None:
+    """A name that no release can have costs no hashing, and is told in plain words."""
+    with pytest.raises(UsageError, match=r"letters, digits") as refused:
+        await machine.publish(folder, name)
+    assert refused.value.next
+    assert not machine.events
+    assert (await machine.store.usage()).files == 0
+
+
 async def test_the_same_again_changes_nothing(machine: Machine, folder: Path) -> None:
     """Publishing an unchanged folder gives the same link and no new version."""
     first = await machine.publish(folder)

@@ -77,12 +77,18 @@ async def read_outline(cid: CID, size: int, store: Store, crew: Crew) -> Outline
     outline = await store.outline(cid)
     if outline is not None:
         return outline
-    return await crew.ask(
+    outline = await crew.ask(
         f"the outline of {cid}",
         f"/allod/v1/outline/{cid}",
         max_outline(size),
-        lambda data: Outline.decode(cid, data, size),
+        lambda data: Outline.decode(cid, data),
     )
+    if outline.size != size:  # no fault of the source: the CID binds what it sent
+        raise VerificationFailed(
+            f"The manifest says that {cid} has {size} bytes, but it has {outline.size}.",
+            next="Tell the publisher: nobody can fetch this file.",
+        )
+    return outline
 
 
 async def _read_listing(

@@ -90,3 +90,18 @@ async def publish_into(
         directory_blocks=built.tree.blocks,
     )
     return Published(built.manifest, bundle, built.listing_bytes)
+
+
+def state(files: list[FileEntry], *, key: SecretKey = KEY) -> tuple[Manifest, bytes]:
+    """A signed manifest of these entries, true or not."""
+    built = build_manifest(
+        kind="model",
+        publisher=publisher_id(key.public),
+        name="stated",
+        version="1",
+        created="2026-11-22T00:00:00Z",
+        files=files,
+        profile=Profile.TENSOR_1M,
+        license={"spdx": "Apache-2.0"},
+    )
+    return built.manifest, sign_bundle(built.manifest.payload, key)

@@ -26,7 +26,15 @@ from p2p.references import share_link
 from p2p.tensors import read_safetensors
 from tests.fakes import FakeNetwork, FakeSource
 from tests.node.conftest import Stores
-from tests.releases import MIB, Published, noise, publish_into, safetensors_bytes, write_folder
+from tests.releases import (
+    MIB,
+    Published,
+    noise,
+    publish_into,
+    safetensors_bytes,
+    state,
+    write_folder,
+)
 
 
 @dataclass
@@ -316,6 +324,23 @@ async def test_nonsense_about_what_is_held_costs_only_its_sender(
     got = await world.reader.fetch(world.release.manifest.cid)
     assert same(got["path"])
     assert [one["peer"] for one in got["sources"]] == ["peer-1"]
+
+
+async def test_a_publishers_wrong_size_is_nobody_elses_fault(
+    world: World, machine: Machines
+) -> None:
+    """Who has a file is not banned because another's manifest states another size for it."""
+    entry = world.release.manifest.files[2]
+    assert entry.path == "data/shard-0.bin"
+    manifest, bundle = state([replace(entry, size=entry.size - 1)])
+    liar = await machine()
+    await liar.store.record(manifest, [bundle], pin=False, complete=False)
+    honest = world.source()
+    world.reader.wire.known.append(FakeSource("liar", liar.store))
+    with pytest.raises(VerificationFailed, match="The manifest says"):
+        await world.reader.fetch(manifest.cid)
+    assert honest.asked
+    assert world.reader.wire.banned == {}
 
 
 async def test_local_dir_gets_the_files(world: World, tmp_path: Path) -> None:

@@ -329,7 +329,7 @@ class Discovery:
             else:
                 wait = min(RETRY_FIRST * 2**announcement.attempts, RETRY_LAST)
                 announcement.attempts = min(announcement.attempts + 1, 16)
-                log.info(
+                log.debug(  # a node that is alone would say it of every file, over and over
                     "nobody of %d peers took the record of %s; again in %g s",
                     provided.asked,
                     announcement.cid,

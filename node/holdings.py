@@ -64,7 +64,7 @@ async def find_release(store: "Store", keyring: "Keyring", text: str) -> "Releas
     if not matches:
         raise NotFound(
             f"This store does not hold {text}.",
-            next=f"`allod ls` shows what it holds; `allod fetch {text}` looks on the network.",
+            next="`allod ls` shows what it holds; `allod fetch` looks on the network.",
         )
     return max(matches, key=lambda one: one.added)
 
@@ -111,7 +111,7 @@ async def verify_releases(store: "Store", keyring: "Keyring", ref: str, report: 
     Damage is a result with ``ok`` false and an error, not an exception: the caller wants the list.
     """
     release = await find_release(store, keyring, ref) if ref else None
-    total = release.size if release else (await store.usage()).bytes
+    total = release.size if release else await _size(store)
     done = 0
 
     def hashed(size: int) -> None:
@@ -131,12 +131,18 @@ async def verify_releases(store: "Store", keyring: "Keyring", ref: str, report: 
         again = link(release) if release else "REF"
         answer["error"] = Failure.of(
             VerificationFailed(
-                f"{found.checked} leaves were checked, and {len(damaged)} are not what was "
-                f"promised, the first in {damaged[0]['path']}.",
-                next=f"`allod fetch {again}` fetches just those again.",
+                f"{len(damaged)} of {found.checked} leaves {'is' if len(damaged) == 1 else 'are'} "
+                f"not what was promised, the first in {damaged[0]['path']}.",
+                next=f"`allod fetch {again}` fetches just that again"
+                + ("." if release else "; `allod ls` shows which release is in part only."),
             )
         ).json()["error"]
     return answer
+
+
+async def _size(store: "Store") -> int:
+    used = await store.usage()
+    return used.bytes - used.partial_bytes + used.shared
 
 
 async def usage(store: "Store") -> Json:

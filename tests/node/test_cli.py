@@ -503,6 +503,9 @@ def test_publish_and_look_after_a_release(allod: Said, tmp_path: Path) -> None:
         assert allod("unpin", ref)[0] == 0, ref
         assert allod("pin", ref)[0] == 0, ref
     assert allod("verify", "alice/tiny")[0] == 0
+    _, _, err = allod("verify", "--json")  # the folder's own file counts, though it takes no room
+    totals = {json.loads(line)["progress"]["total"] for line in err.splitlines()}
+    assert totals == {3_000_000}
     assert allod("rm", "alice/tiny")[0] == 0
     assert json.loads(allod("gc", "--json")[1])["files"] >= 1
     assert allod("verify", link)[0] == 3

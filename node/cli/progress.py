@@ -1,8 +1,8 @@
 """How a command shows that it is getting on, always on stderr.
 
 A terminal gets a bar with bytes, rate, time left and the number of sources; a pipe or a dumb
-terminal one line now and then; ``--json`` the events themselves as NDJSON; ``--quiet`` nothing but
-warnings.
+terminal one line now and then, and none of what is done in a moment; ``--json`` the events
+themselves as NDJSON; ``--quiet`` nothing but warnings.
 """
 
 import sys
@@ -58,18 +58,18 @@ class View:
 
 
 class Lines(View):
-    """One line at the start of a phase, one every few seconds, one at its end."""
+    """One line every few seconds of a phase that takes longer, and one at its end."""
 
     def __init__(self) -> None:
-        self._shown: dict[str, tuple[float, int]] = {}
+        self._shown: dict[str, tuple[float, int]] = {}  # by phase: when it began or had a line
 
     def note(self, note: Note) -> None:
         self.line(note.text)
 
     def progress(self, event: Progress) -> None:
         now = time.monotonic()
-        then, done = self._shown.get(event.phase, (-EVERY, -1))
-        ends = event.done == event.total and done != event.done
+        then, done = self._shown.setdefault(event.phase, (now, -1))
+        ends = event.done == event.total and 0 <= done < event.done
         if ends or now - then >= EVERY:
             self._shown[event.phase] = (now, event.done)
             self.line(describe(event))
@@ -148,8 +148,9 @@ def describe(event: Progress) -> str:
     parts = [count(event.done)]
     if event.total:
         share = 100 * event.done // event.total
-        parts = [f"{share}% ({count(event.done)} of {count(event.total)})"]
-    if event.rate:
+        done = count(event.done) if event.unit == "B" else str(event.done)
+        parts = [f"{share}% ({done} of {count(event.total)})"]
+    if event.rate >= 1:  # less is the average of a rate that was: it stands still
         parts.append(f"{count(event.rate)}/s")
         if event.total and event.total > event.done:
             parts.append(f"{duration_text((event.total - event.done) / event.rate)} left")

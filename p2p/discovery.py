@@ -26,7 +26,7 @@ from p2p.host import Host
 from p2p.kad import Kad, name_of
 from p2p.limits import TokenBucket
 from p2p.mdns import open_mdns
-from p2p.routing import RECORD_TIME, Provider, place
+from p2p.routing import RECORD_TIME, Provider, fairly, place
 
 log = logging.getLogger(__name__)
 
@@ -120,13 +120,13 @@ class Discovery:
         with trio.move_on_after(timeout):
             await self.kad.find(dht_key(cid), limit, found)
         infos = []
-        for each in found.values():
-            if not self.host.banned(each.peer):
-                self.host.remember(each.peer, each.addresses)
-                texts = tuple(str(address.at(each.peer)) for address in each.addresses)
-                infos.append(ProviderInfo(each.peer, texts))
+        usable = (each for each in found.values() if not self.host.banned(each.peer))
+        for each in fairly(usable, limit):
+            self.host.remember(each.peer, each.addresses)
+            texts = tuple(str(address.at(each.peer)) for address in each.addresses)
+            infos.append(ProviderInfo(each.peer, texts))
         infos.sort(key=lambda info: not self.host.connected(info.peer))
-        return infos[:limit]
+        return infos
 
     def lan_peers(self) -> list[ProviderInfo]:
         """Return the nodes that were heard on the local network."""

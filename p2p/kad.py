@@ -14,6 +14,7 @@ Where it differs from the stock class (docs/explanation/libp2p.md says why):
 """
 
 import logging
+import random
 import secrets
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
@@ -39,6 +40,7 @@ from p2p.routing import (
     Provider,
     ProviderRecords,
     RoutingTable,
+    Search,
     place,
 )
 from p2p.streams import PeerStream
@@ -171,21 +173,25 @@ class Kad:
         The network is asked even if records are here: those of a neighbour may be newer.
         Cancelled, it leaves in ``found`` what had come.
         """
-        for record in self.records.get(key, trio.current_time()):
-            if record.peer != self._host.peer_id:
-                _merge(found, record.peer, record.addresses)
-        await self._lookup(place(key), Message(type=Kind.GET_PROVIDERS, key=key), found, limit)
+        search = Search(found, limit)
+        records = self.records.get(key, trio.current_time())
+        self._heard(search, [(record.peer, record.addresses) for record in records])
+        await self._lookup(place(key), Message(type=Kind.GET_PROVIDERS, key=key), search)
+
+    def _heard(self, search: Search, named: list[tuple[str, Sequence[Address]]]) -> None:
+        """Note the providers of one answer, in any order, so that nobody is always left out."""
+        others = [each for each in named if each[0] != self._host.peer_id]
+        random.shuffle(others)
+        search.hear(others)
 
     async def _lookup(
         self,
         where: int,
         question: Message,
-        providers: dict[str, Provider] | None = None,
-        limit: int = 0,
+        search: Search | None = None,
     ) -> list[Candidate]:
-        """Run one lookup; with a limit, stop when the network has named so many providers."""
+        """Run one lookup; with a search, stop when the network has named enough providers."""
         lookup = Lookup(where, self._host.peer_id)
-        named: set[str] = set()
         for entry in self.table.closest(where):
             lookup.hear(entry.peer, name_of(entry.peer), entry.addresses)
 
@@ -200,12 +206,10 @@ class Kad:
                     reachable = [address for address in its if self._host.reaches(address)]
                     if reachable or self._host.known_addresses(closer):
                         lookup.hear(closer, name_of(closer), reachable)
-                for holder, its in _peers(answer.providerPeers, MAX_PROVIDERS):
-                    if providers is not None and holder != self._host.peer_id:
-                        _merge(providers, holder, its)
-                        named.add(holder)
+                if search is not None:
+                    self._heard(search, list(_peers(answer.providerPeers, MAX_PROVIDERS)))
                 lookup.answered(peer)
-            if limit and len(named) >= limit:
+            if search is not None and search.done:
                 nursery.cancel_scope.cancel()
             advance()
 
@@ -435,11 +439,3 @@ def _add_peer(slot: Message.Peer, peer: str, addresses: Iterable[Address]) -> No
     slot.id = name_of(peer)
     slot.addrs.extend(bytes(address) for address in addresses)
     slot.connection = Message.ConnectionType.CAN_CONNECT
-
-
-def _merge(providers: dict[str, Provider], peer: str, addresses: Sequence[Address]) -> None:
-    known = providers.get(peer)
-    if known is None:
-        providers[peer] = Provider(peer, tuple(addresses), 0.0)
-    else:
-        known.addresses = tuple(dict.fromkeys([*known.addresses, *addresses]))[:MAX_ADDRESSES]

@@ -259,6 +259,49 @@ class Provider:
     peer: str
     addresses: tuple[Address, ...]
     expires: float
+    rank: int = 0
+    """Its place in the answer that named it first of all; for a search."""
+
+
+ANSWERS = 4
+"""Answers that it takes at least to end a search: one liar alone can name as many as are wanted."""
+
+
+class Search:
+    """The providers that a lookup hears of; an answer that names many counts no more than others.
+
+    ``found`` may hold some already, and is filled as answers come.
+    """
+
+    def __init__(self, found: dict[str, Provider], limit: int) -> None:
+        self.found = found
+        self._limit = limit
+        self._votes = {peer: Counter(known.addresses) for peer, known in found.items()}
+        self._named: set[str] = set()
+
+    @property
+    def done(self) -> bool:
+        """Whether several answers together have named as many as are wanted."""
+        return len(self._named) >= self._limit
+
+    def hear(self, answer: Sequence[tuple[str, Sequence[Address]]]) -> None:
+        """Note the providers that one answer names; of their addresses those named most stay."""
+        named: dict[str, Sequence[Address]] = {}
+        for peer, addresses in answer:
+            named.setdefault(peer, addresses)
+        for rank, (peer, addresses) in enumerate(named.items()):
+            votes = self._votes.setdefault(peer, Counter())
+            votes.update(list(dict.fromkeys(addresses)))
+            likely = tuple(each for each, _ in votes.most_common(2 * MAX_ADDRESSES))
+            known = self.found.setdefault(peer, Provider(peer, (), 0.0, rank))
+            known.addresses, known.rank = likely, min(known.rank, rank)
+        share = max(1, self._limit // ANSWERS)
+        self._named.update(list(named)[:share])
+
+
+def fairly(found: Iterable[Provider], limit: int) -> list[Provider]:
+    """Choose the first of each answer, then the second of each, up to ``limit``."""
+    return sorted(found, key=lambda each: each.rank)[:limit]
 
 
 class ProviderRecords:

@@ -18,8 +18,11 @@ from p2p.routing import (
     SUBNET_IN_TABLE,
     K,
     Lookup,
+    Provider,
     ProviderRecords,
     RoutingTable,
+    Search,
+    fairly,
     place,
     subnet,
 )
@@ -262,3 +265,34 @@ def test_all_records_are_bounded() -> None:
     assert len(records) == p2p.routing.MAX_RECORDS
     assert records.get(b"0", 0.0) == []
     assert records.get(b"1", 0.0)
+
+
+def providers_named(tag: str, count: int) -> list[tuple[str, list[Address]]]:
+    return [(f"{tag}-{number}", [public(number)]) for number in range(count)]
+
+
+def test_one_liar_neither_ends_a_search_nor_fills_it() -> None:
+    """Sixty-four invented providers in one answer leave room for the few that others name."""
+    found: dict[str, Provider] = {}
+    search = Search(found, 20)
+    search.hear(providers_named("liar", 64))
+    assert not search.done
+    search.hear(providers_named("honest", 3))
+    chosen = [each.peer for each in fairly(found.values(), 20)]
+    assert len(chosen) == 20
+    assert {"honest-0", "honest-1", "honest-2"} < set(chosen)
+    for number in range(3):
+        search.hear(providers_named(f"more{number}", 20))
+    assert search.done
+
+
+def test_invented_addresses_do_not_displace_those_that_others_name() -> None:
+    """Where most answers say that a provider is comes first; a lie takes nobody's place."""
+    found: dict[str, Provider] = {}
+    search = Search(found, 20)
+    real = public(200)
+    search.hear([("holder", [public(number) for number in range(8)])])
+    search.hear([("holder", [real])])
+    assert real in found["holder"].addresses
+    search.hear([("holder", [real, real]), ("holder", [public(7)])])
+    assert found["holder"].addresses[0] == real

@@ -9,6 +9,7 @@ The rules:
 
 * A worker gets one contiguous run of leaves of one file, about ``TASK_SECONDS`` of its source's
   measured rate, so a fast source gets more and no source is asked in crumbs.
+* Towards the end runs get shorter, so that the workers of one source end together.
 * Runs are taken from ``origin`` on, wrapping round: nodes that fetch the same release at the same
   time begin in different places and so have something to give each other.
 * When nothing is unassigned any more, an idle worker takes the tail of the task that would end
@@ -29,6 +30,7 @@ from p2p.ranges import RangeSet
 TASK_SECONDS = 1.0  # long enough that a request's round trip is lost in it
 FIRST_TASK = 4 << 20  # bytes; what an unmeasured source is asked for
 MAX_TASK = 64 << 20  # bytes; so that a source that dies takes little with it
+TAIL_SHARE = 8  # a run is at most this part of what is left: the last one then is short
 NOMINAL_RATE = 8 << 20  # bytes/s; assumed of a source until it has been measured
 MIN_THEFT = 0.25  # seconds a victim must still need before its tail is worth taking
 LATE_FACTOR = 2.0  # a last leaf is read twice once its source needs this many times ours
@@ -184,9 +186,10 @@ class Swarm:
         file = bisect_right(self._base, start) - 1
         base = self._base[file]
         budget = int(mine.rate * TASK_SECONDS) if mine.rate else FIRST_TASK
+        budget = min(budget, MAX_TASK, max(FIRST_TASK, self.remaining // TAIL_SHARE))
         first = start - base
         last = min(stop, self._base[file + 1]) - base
-        last = self._cut(file, first, last, min(budget, MAX_TASK))
+        last = self._cut(file, first, last, budget)
         self._todo.remove(base + first, base + last)
         self._cursor = base + last
         return Task(source, file, first, last, first, now)

@@ -315,3 +315,12 @@ def test_nothing_wanted_is_finished_at_once(origin: int) -> None:
     swarm.join("a", None)
     assert swarm.finished
     assert swarm.next("a", 0.0) is None
+
+
+def test_runs_get_shorter_towards_the_end() -> None:
+    """Two workers of one fast source end at about the same time, though neither helps the other."""
+    files = [file_of(*[MIB] * 400)]
+    swarm = Swarm(files, every_leaf(files))
+    run = simulate(swarm, files, {"a": Link(200 * MIB, workers=2)})
+    assert run.seconds < 1.06
+    assert run.read == 400 * MIB

@@ -26,6 +26,11 @@ MAX_RETRY_AFTER = 3600.0
 MAX_INTERIM = 8
 """Interim (1xx) answers before the real one: a server needs none for our requests."""
 
+MANY_CHUNKS = 1024
+SMALL_CHUNK = 512
+"""Bytes that the pieces of a chunked body have on average, past the first MANY_CHUNKS: each costs
+10 us on trio's thread, so that a MiB of them, one byte each, would hold it for two seconds."""
+
 
 class ClientResponse:
     """An answer whose body is an async iterator of byte chunks.
@@ -41,6 +46,8 @@ class ClientResponse:
         self._chunked = False
         self._left: int | None = None
         """Bytes still to come; None: up to the end of the stream."""
+        self._chunks = self._came = 0
+        """Pieces of a chunked body that came, and their bytes."""
         connection = self.headers.get("connection", "").lower()
         self._keep = event.http_version >= b"1.1" and "close" not in connection
         if method == "HEAD" or self.status in (204, 304):
@@ -88,6 +95,10 @@ class ClientResponse:
     async def _next_chunk(self) -> bytes:
         event = await self._client._event()
         if isinstance(event, h11.Data):
+            self._chunks += 1
+            self._came += len(event.data)
+            if self._chunks > MANY_CHUNKS + self._came // SMALL_CHUNK:
+                raise self._client._fault("Expected a body, came crumbs without end.")
             return bytes(event.data)
         self._ended = True
         self._client._keep_rest()

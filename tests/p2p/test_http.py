@@ -1,6 +1,7 @@
 """HTTP over memory streams and real sockets: what is answered, and what ends a stream."""
 
 import json
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -142,6 +143,16 @@ async def test_file_body_that_is_not_there(tmp_path: Path, length: int) -> None:
             assert status == 503
             assert str(tmp_path).encode() not in body
             assert client.usable
+
+
+async def test_a_body_in_crumbs_is_a_fault() -> None:
+    """Chunks of one byte are refused long before they cost more than they carry."""
+    head = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+    async with answering(head, b"1\r\nx\r\n" * 100_000, b"0\r\n\r\n") as client:
+        start = time.process_time()
+        with pytest.raises(PeerFault, match="crumbs"):
+            await client.get("/", limit=1 << 20)
+        assert time.process_time() - start < 0.5
 
 
 async def test_chunked_body() -> None:

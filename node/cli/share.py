@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 from node.cli.run import Run, verb
-from node.cli.text import size_text, table
+from node.cli.text import count_text, size_text, table
 from node.messages import FetchParams, GcParams, PublishParams, RefParams, VerifyParams
 
 _offline = click.option("--offline", is_flag=True, help="Touch no network.")
@@ -53,8 +53,9 @@ def publish(run: Run, folder: Path, kind: str | None, **given: Any) -> int:
     lines = []
     if not run.quiet:
         lines.append(
-            f"published {given['name']} {found['version']}: {len(found['files'])} file(s), "
-            f"{size_text(moved['total'])}, of which {size_text(moved['new'])} are new here"
+            f"published {given['name'].partition('@')[0]} {found['version']}: "
+            f"{count_text(len(found['files']), 'file')}, {size_text(moved['total'])}, "
+            f"of which {size_text(moved['new'])} are new here"
         )
     return run.show(found, [*lines, found["ref"]])
 
@@ -90,10 +91,12 @@ def fetch(run: Run, local_dir: Path | None, **given: Any) -> int:
         return run.show(found, [f"{text}; {size_text(moved['local'])} are here already"])
     lines = []
     if not run.quiet:
-        sources = len(found["sources"])
+        sources = count_text(len(found["sources"]), "source")
         lines.append(
-            f"fetched {size_text(moved['fetched'])} from {sources} source(s); "
+            f"fetched {size_text(moved['fetched'])} from {sources}; "
             f"{size_text(moved['local'])} were here already"
+            if found["sources"]
+            else f"nothing to fetch; {size_text(moved['local'])} were here already"
         )
         lines += [f"banned {one['peer']}: {one['reason']}" for one in found["banned"]]
     return run.show(found, [*lines, *([found["path"]] if found.get("path") else [])])
@@ -152,7 +155,8 @@ def gc(run: Run, dry_run: bool) -> int:
     """Delete every file that no pinned release needs."""
     found = run.call("gc", GcParams(dry_run))
     did = "would free" if dry_run else "freed"
-    return run.show(found, [f"{did} {size_text(found['bytes'])} in {found['files']} file(s)"])
+    files = count_text(found["files"], "file")
+    return run.show(found, [f"{did} {size_text(found['bytes'])} in {files}"])
 
 
 @verb(example="allod verify alice/tiny-llm")

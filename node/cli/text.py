@@ -21,6 +21,11 @@ def size_text(size: float) -> str:
     return f"{size:.1f} TiB"
 
 
+def count_text(number: int, noun: str) -> str:
+    """Write how many of something: 1 file, 2 files."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
 def duration_text(seconds: float) -> str:
     """Write a time: 45 s, 3 min, 2.5 h."""
     if seconds < 90:

@@ -147,9 +147,13 @@ def run_here(config: Config, name: str, params: object, listen: Listen) -> Json:
     import trio
 
     from node.operations import OPERATIONS
+    from p2p.references import parse_reference
 
     operation = OPERATIONS[name]
     if operation.needs == "network":
+        ref = getattr(params, "ref", None)
+        if ref is not None:  # a slip of the hand is told before a node starts for it
+            parse_reference(ref)
         listen(Note("No node runs here, so this command runs one for as long as it needs it."))
     try:
         return trio.run(_run_here, config, operation, params, listen)

@@ -419,6 +419,15 @@ async def test_a_key_is_exported_beside_a_running_node(door: Door) -> None:
 # -- no node
 
 
+def test_a_malformed_reference_starts_no_node(allod: Said, home: Path) -> None:
+    """fetch refuses what names nothing at once, without a word about a node."""
+    for ref in ("hello", "", "https://example.org/model"):
+        code, _, err = allod("fetch", ref)
+        assert code == 2
+        assert err.startswith("allod: ")
+    assert not (home / "store").exists()
+
+
 def test_what_needs_a_running_node_says_so(allod: Said) -> None:
     """env and peers without a node are exit code 7 and how to start one."""
     for name in ("env", "peers"):

@@ -10,7 +10,7 @@ import time
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from node.cli.text import duration_text, plain, size_text
+from node.cli.text import count_text, duration_text, plain, size_text
 from node.config import terminal_is_dumb
 from node.messages import Event, Note, Progress, encode
 
@@ -160,7 +160,7 @@ def describe(event: Progress) -> str:
 
 
 def _sources(count: int) -> str:
-    return f"{count} source{'s' if count != 1 else ''}"
+    return count_text(count, "source")
 
 
 def open_view(*, as_json: bool, quiet: bool) -> View:

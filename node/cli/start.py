@@ -8,7 +8,7 @@ import click
 
 from node.cli import INTERRUPTED
 from node.cli.run import Run, verb
-from node.cli.text import size_text, table
+from node.cli.text import count_text, size_text, table
 
 if TYPE_CHECKING:
     from node.config import Config
@@ -153,7 +153,7 @@ def status(run: Run) -> int:
         *(f"address    {address}" for address in found["addresses"]),
         f"peers      {found['peers']}",
         f"store      {size_text(store['bytes'])}, {quota}",
-        f"serves     {len(found['serving'])} release(s)",
+        f"serves     {count_text(len(found['serving']), 'release')}",
     ]
     return run.show(found, lines)
 

@@ -274,7 +274,7 @@ async def test_people_get_words(door: Door) -> None:
     """Without --json there are lines for people, the link or the folder last on stdout."""
     code, out, err = await ask("fetch", "x")
     assert code == 0
-    assert "2.0 MiB from 1 source(s)" in out
+    assert "2.0 MiB from 1 source;" in out
     assert "12D3B: sent a wrong leaf" in out
     assert out.splitlines()[-1] == "/store/view/x"
     assert err == ""  # it was done in a moment

@@ -15,8 +15,8 @@ The rules:
 * When nothing is unassigned any more, an idle worker takes the tail of the task that would end
   last, in proportion to the two rates; so the end does not wait for the slowest, and a stalled
   source loses its range.
-* The last leaf of a task cannot be split: once its source is clearly late the leaf is read twice,
-  and whoever comes first wins.
+* The last leaf of a task cannot be split: once all who read it are clearly late it is read once
+  more, and whoever comes first wins.
 """
 
 from bisect import bisect_right
@@ -48,7 +48,6 @@ class Task:
     stop: int
     position: int
     touched: float  # when it last made progress, seconds
-    doubled: bool = False  # its last leaf is also being read by another worker
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,23 +206,24 @@ class Swarm:
             return None
         task, start = best
         stolen = Task(source, task.file, start, task.stop, start, now)
-        if start == task.position:
-            task.doubled = stolen.doubled = True
-        else:
+        if start > task.position:
             task.stop = start
         return stolen
 
     def _theft(self, mine: _Source, victim: _Source, task: Task, now: float) -> int | None:
         """Where to cut ``task`` in two; its position when its last leaf is to be read twice."""
-        unread = self._unread(task)
-        if not unread or task.doubled:
+        if not self._unread(task):
             return None
         eta = self._eta(victim, task, now)
         remaining = self._bytes(task.file, task.position, task.stop)
-        late = eta > LATE_FACTOR * remaining / mine.expected_rate + MIN_THEFT
+        late = self._late(mine, victim, task, now)
         if task.stop - task.position == 1:
             start = task.position
-            worth = late
+            worth = late and all(
+                reader is not mine and self._late(mine, reader, other, now)
+                for reader, other in self._running()
+                if other.file == task.file and other.position <= start < other.stop
+            )
         elif late:  # it keeps no more than the leaf that it is in
             start = task.position + 1
             worth = True
@@ -235,6 +235,12 @@ class Swarm:
         base = self._base[task.file]
         has = mine.have is None or mine.have.covers(base + start, base + task.stop)
         return start if worth and has else None
+
+    def _late(self, mine: _Source, victim: _Source, task: Task, now: float) -> bool:
+        """Whether ``mine`` would end a task long before the one that reads it."""
+        remaining = self._bytes(task.file, task.position, task.stop)
+        limit = LATE_FACTOR * remaining / mine.expected_rate + MIN_THEFT
+        return self._eta(victim, task, now) > limit
 
     def _eta(self, victim: _Source, task: Task, now: float) -> float:
         """Seconds until a task ends, taking silence for slowness."""
@@ -262,7 +268,6 @@ class Swarm:
             if other is not task and other.file == task.file:
                 base = self._base[other.file]
                 rest.remove(base + other.position, base + other.stop)
-                other.doubled = False
         self._todo.update(rest)
 
     def _measure(self, owner: _Source, size: int, now: float) -> None:

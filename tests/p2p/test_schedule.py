@@ -206,6 +206,21 @@ def test_a_leaf_is_never_read_three_times() -> None:
     assert swarm.remaining == 0
 
 
+def test_a_leaf_whose_readers_are_all_late_is_read_once_more() -> None:
+    """Two sources that fall silent over the same leaf do not keep it from a third."""
+    files = [file_of(MIB)]
+    links = {"one": Link(MIB, stalls_at=0.1), "two": Link(MIB, stalls_at=0.1)}
+    run = simulate(Swarm(files, every_leaf(files)), files, links | {"good": Link(MIB / 100)})
+    assert run.leaves == {(0, 0)}
+    files = [file_of(1, 1, 1, 1, 1, 492)]
+    run = simulate(
+        Swarm(files, every_leaf(files), origin=1),
+        files,
+        {"one": Link(1, stalls_at=0.0), "two": Link(1, stalls_at=0.0), "good": Link(1000)},
+    )
+    assert run.leaves == wanted_set(every_leaf(files))
+
+
 def test_a_task_that_is_read_but_not_released_is_nobodys_victim() -> None:
     """Between its last leaf and its release a task has nothing to give."""
     files = [file_of(MIB, MIB), file_of(MIB)]

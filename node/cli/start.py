@@ -21,7 +21,7 @@ LOG_FILES = 3
 def demo(run: Run) -> int:
     """Show the whole story in a minute.
 
-    A few nodes on this machine publish, find, fetch and verify; one lies and is caught.
+    A few nodes on this machine publish, find and fetch; a damaged copy is caught.
     """
     from node.demo import main
 

@@ -173,7 +173,7 @@ class Crew:
     def failure(self, what: str) -> NetworkError | NotFound:
         """The error that says why ``what`` could not be had from anybody."""
         tried = [
-            f"{member.peer}: {member.gone or member.failed or 'nothing came from it'}"
+            f"{member.peer}: {member.gone or member.failed or 'it does not have it'}"
             for member in self.members.values()
         ]
         if not tried:
@@ -183,7 +183,9 @@ class Crew:
             )
         shown = "; ".join(tried[:5]) + ("; ..." if len(tried) > 5 else "")
         return NoSources(
-            f"None of {len(tried)} sources could give {what} ({shown}).",
+            f"None of {len(tried)} sources could give {what} ({shown})."
+            if len(tried) > 1
+            else f"The one source that was found could not give {what} ({shown}).",
             next="Try again later, or name another source with --peer.",
         )
 
@@ -247,7 +249,9 @@ class Crew:
             raise wrong[0]
         if missing and missing == len(asked):
             raise NotFound(
-                f"None of the {missing} nodes that were asked has {what}.",
+                f"None of the {missing} nodes that were asked has {what}."
+                if missing > 1
+                else f"The one node that was asked does not have {what}.",
                 next="Check the link or the CID; the nodes that hold it may be offline.",
             )
         raise self.failure(what)

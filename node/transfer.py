@@ -18,7 +18,7 @@ import trio
 from node.assembly import Assembly, leaf_ranges
 from node.crew import Crew, Member
 from node.haul import Ways, haul, haul_small
-from node.messages import Progress, Report
+from node.messages import Note, Progress, Report
 from p2p import canonical
 from p2p.cid import CID
 from p2p.dag import Outline
@@ -37,6 +37,7 @@ LANES = 2  # lanes for each source: two threads keep two cores busy, a third gai
 RETRY_AFTER = 0.5  # seconds before a source that failed is asked again, doubled each time
 MAX_RETRY_AFTER = 15.0  # seconds; longer pauses that a busy source asks for are not waited out
 PATIENCE = 60.0  # seconds in which nobody has anything to give before the fetch gives up
+WORD_AFTER = 5.0  # seconds of that until the person is told
 MAX_HAVE = 16 << 20  # bytes of a have answer: 100,000 files
 HAVE_WITHIN = 10.0  # seconds
 RENEW_HAVE = 2.0  # seconds between two looks at what a partial holder has got meanwhile
@@ -61,7 +62,7 @@ class Transfer:
 
     async def run(self) -> None:
         """Fetch everything; NoSources when nobody is left, or the store's own error."""
-        busy, rounds = trio.current_time(), self._crew.rounds
+        busy, rounds, told = trio.current_time(), self._crew.rounds, False
         async with trio.open_nursery() as nursery:
             while not self.swarm.finished:
                 self._hire(nursery)
@@ -69,7 +70,10 @@ class Transfer:
                 if any(self._crew.active):
                     rounds = self._crew.rounds
                 if self.swarm.busy:
-                    busy = now
+                    busy, told = now, False
+                if now > busy + WORD_AFTER and not told:
+                    told = True
+                    self._report(Note("Nobody who was found has the rest; waiting for others."))
                 # Two whole looks round while nobody is there, the second begun after the last left.
                 if self._crew.rounds >= rounds + 2 or now > busy + PATIENCE:
                     raise self._crew.failure("what is still missing")

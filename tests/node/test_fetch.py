@@ -12,7 +12,7 @@ from node.claims import Claims
 from node.crew import Network
 from node.fetch import fetch
 from node.keyring import Keyring
-from node.messages import Event, FetchParams
+from node.messages import Event, FetchParams, Note
 from node.store import Store
 from p2p.errors import (
     NoSources,
@@ -289,6 +289,22 @@ async def test_a_partial_holder_serves_what_it_has(world: World, machine: Machin
     got = await third.fetch(world.release.manifest.cid)
     assert same(got["path"])
     assert {one["peer"] for one in got["sources"]} == {"part", "rest"}
+
+
+async def test_what_nobody_has_is_waited_for_and_then_said(
+    world: World, machine: Machines, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where all who are found lack a file, the person hears of it soon, and why it failed."""
+    monkeypatch.setattr("node.transfer.WORD_AFTER", 0.2)
+    monkeypatch.setattr("node.transfer.PATIENCE", 1.0)
+    world.source()
+    await world.reader.fetch(world.release.manifest.cid, exclude=("README.md",))
+    third = await machine()
+    third.wire.known = [FakeSource("part", world.reader.store)]
+    with pytest.raises(NoSources, match="does not have it"):
+        await third.fetch(world.release.manifest.cid)
+    notes = [one.text for one in third.events if isinstance(one, Note)]
+    assert sum("waiting" in text for text in notes) == 1
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ A worker waits a moment for its first lane, so that nearly all goes by it; where
 longer it begins with a stream and changes over between two tasks.
 """
 
+import time
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 from types import TracebackType
@@ -26,6 +27,7 @@ if TYPE_CHECKING:  # they bring libp2p, which takes more than a second to import
 
 LANE_PATIENCE = 0.5  # seconds a worker waits for its first lane: four round trips of a far peer
 REPORT = 4 << 20  # bytes between two reports of the thread to trio's
+REPORT_TIME = 0.2  # seconds between two on a slow line: else the scheduler takes it for a dead one
 
 
 class Ways:
@@ -106,7 +108,7 @@ async def haul(lane: "Lane", partial: Partial, task: Task, report: Callable[[int
         at = told = task.position
         end = task.stop
         begin, stop = outline.span(at, end)
-        size = 0  # since the last report
+        size, due = 0, time.monotonic() + REPORT_TIME  # since, and until, a report
         buffer = lane.buffer
         lane.ask_range(outline.root, begin, stop)
         try:
@@ -125,9 +127,9 @@ async def haul(lane: "Lane", partial: Partial, task: Task, report: Callable[[int
                     )
                 size += stop - begin
                 begin = stop
-                if size >= REPORT:
+                if size >= REPORT or time.monotonic() >= due:
                     token.run_sync_soon(tell, told, at)
-                    told, size = at, 0
+                    told, size, due = at, 0, time.monotonic() + REPORT_TIME
         finally:
             if at > told:
                 token.run_sync_soon(tell, told, at)

@@ -52,7 +52,7 @@ async def test_payload_goes_by_lane(tmp_path: Path, folder: Path) -> None:
     assert got == {"lane": SIZE}
 
 
-@pytest.mark.parametrize(("giver", "taker"), [("off", "off"), ("tls", "off"), ("off", "tls")])
+@pytest.mark.parametrize(("giver", "taker"), [("off", "off"), ("off", "tls")])
 async def test_plain_lanes_need_two(tmp_path: Path, folder: Path, giver: str, taker: str) -> None:
     """Whatever the two are set to, they find a lane that both want."""
     one = set_up(Person(tmp_path / "a"), lane_encryption=giver)
@@ -60,11 +60,32 @@ async def test_plain_lanes_need_two(tmp_path: Path, folder: Path, giver: str, ta
     assert await fetched(one, two, folder, tmp_path / "out") == {"lane": SIZE}
 
 
-@pytest.mark.parametrize(("giver", "taker"), [("false", "true"), ("true", "false")])
-async def test_without_a_lane_streams_do(
-    tmp_path: Path, folder: Path, giver: str, taker: str
-) -> None:
-    """If either node has no lanes all goes by stream, and nobody complains."""
-    one = set_up(Person(tmp_path / "a"), lane_enabled=giver)
-    two = set_up(Person(tmp_path / "b"), lane_enabled=taker)
+async def test_without_a_lane_streams_do(tmp_path: Path, folder: Path) -> None:
+    """If a node has no lanes all goes by stream, and nobody complains."""
+    one = set_up(Person(tmp_path / "a"), lane_enabled="false")
+    two = Person(tmp_path / "b")
     assert await fetched(one, two, folder, tmp_path / "out") == {"stream": SIZE}
+
+
+@pytest.mark.parametrize("lanes", ["true", "false"])
+async def test_a_rate_holds_and_changes_while_the_node_runs(
+    tmp_path: Path, folder: Path, lanes: str
+) -> None:
+    """`up --up` slows what others get, by lane and by stream, until `limits` says otherwise."""
+    giver = set_up(Person(tmp_path / "a"), lane_enabled=lanes)
+    taker = Person(tmp_path / "b")
+    release = await giver.publish(folder, "tiny")
+    with trio.fail_after(60):
+        async with giver.node("--up", "2MB") as there:
+            words = ("fetch", release["manifest"], "--peer", there.address)
+            async with taker.start(*words) as command:
+                begun = await command.fetched(0.01)
+                clock = trio.current_time()
+                later = await command.fetched(begun["done"] / SIZE + 0.25)
+                spent = trio.current_time() - clock
+                moved = later["done"] - begun["done"]
+                assert moved / spent < 3_500_000  # leaves of 1 MiB come in jerks
+                said = await giver.run("limits", "--up", "none")
+                assert said["up"] is None
+                assert await command.ended() == 0
+            await giver.refused("limits", "--down", "soon", code=2)

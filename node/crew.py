@@ -10,6 +10,7 @@ banned and named.
 the tests is simulated, and the same tests run on both.
 """
 
+import random
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -40,6 +41,7 @@ HEDGE = 1.0  # seconds before the next source is asked the same small thing
 ASK_WITHIN = 20.0  # seconds; a source that cannot send a few MiB in that is asked no more
 MAX_MEMBERS = 20  # more sources would not be faster, and each may hold some MiB in memory
 LARGE = 64 << 10  # bytes from which on an answer is checked in a thread: it may take a second
+MAX_NEAR = 32  # of them neighbours: who connects to this node has chosen himself
 MAX_FAULTS = 4  # in a row, before a source is left alone
 
 
@@ -101,7 +103,7 @@ class Crew:
         """Look for sources until cancelled: hints first, then the LAN, then the DHT, again."""
         self._meet(self._hinted)
         while True:
-            self._meet(self.network.neighbours())
+            self._meet_near()
             for key in tuple(self.keys):
                 if len(list(self.active)) >= MAX_MEMBERS:
                     break
@@ -109,12 +111,21 @@ class Crew:
                     self._meet(await self.network.providers(key))
                 except NetworkError as exc:
                     self.report(Note(f"The DHT could not be asked: {exc.message}", "warning"))
-            self._meet(self.network.neighbours())  # who was heard of meanwhile
+            self._meet_near()  # who was heard of meanwhile
             self.rounds += 1
             self.notify()
             self._lonely = trio.Event()
             with trio.move_on_after(LOOKUP_EVERY if any(self.active) else LOOKUP_AGAIN):
                 await self._lonely.wait()
+
+    def _meet_near(self) -> None:
+        """Meet neighbours, a bounded number at a time; those that were never met come first."""
+        near = list(self.network.neighbours())
+        busy = {member.peer for member in self.active}
+        free = [source for source in near if source.peer not in busy]
+        random.shuffle(free)
+        free.sort(key=lambda source: source.peer in self.members)
+        self._meet(free[: max(0, MAX_NEAR - (len(near) - len(free)))])
 
     def _meet(self, sources: Sequence["Source"]) -> None:
         for source in sources:

@@ -9,7 +9,7 @@ import pytest
 import trio
 
 from node.claims import Claims
-from node.crew import Network
+from node.crew import Crew, Network
 from node.fetch import fetch
 from node.keyring import Keyring
 from node.messages import Event, FetchParams, Note
@@ -357,6 +357,27 @@ async def test_a_publishers_wrong_size_is_nobody_elses_fault(
         await world.reader.fetch(manifest.cid)
     assert honest.asked
     assert world.reader.wire.banned == {}
+
+
+async def test_a_crowd_of_neighbours_is_met_a_few_at_a_time(
+    world: World, machine: Machines, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever is connected is asked in turn, never all at once, and the holder's turn comes."""
+    monkeypatch.setattr("node.crew.MAX_NEAR", 2)
+    empty = await machine()
+    crowd = [FakeSource(f"near-{number}", empty.store) for number in range(12)]
+    world.reader.wire.near = [*crowd, world.source()]
+    world.reader.wire.known = []
+    crew = Crew(world.reader.wire, world.reader.events.append)
+    most, met = 0, set()
+    for _ in range(7):
+        crew._meet_near()
+        most = max(most, len(list(crew.active)))
+        for member in list(crew.active):
+            met.add(member.peer)
+            crew.leave(member, "it holds nothing of the release")
+    assert most == 2
+    assert len(met) == 13
 
 
 async def test_local_dir_gets_the_files(world: World, tmp_path: Path) -> None:

@@ -211,17 +211,18 @@ async def _outlines(
 ) -> list[Wanted]:
     """Step 4: the Outline of every file, several asked for at once, in the order of the files."""
     found: dict[int, Wanted] = {}
-    limiter = trio.CapacityLimiter(OUTLINES_AT_ONCE)
+    turns = iter(enumerate(chosen))  # shared: a task for each of a million files would not fit
 
-    async def read(index: int, entry: FileEntry) -> None:
-        async with limiter:
+    async def read() -> None:
+        for index, entry in turns:
             outline = await read_outline(entry.cid, entry.size, store, crew)
             found[index] = Wanted(entry.path, outline)
             report(Progress("plan", done=len(found), total=len(chosen), unit="files"))
+            await trio.lowlevel.checkpoint()  # a file of one leaf asks nobody
 
     async with trio.open_nursery() as nursery:
-        for index, entry in enumerate(chosen):
-            nursery.start_soon(read, index, entry)
+        for _ in range(OUTLINES_AT_ONCE):
+            nursery.start_soon(read)
     return [found[index] for index in range(len(chosen))]
 
 

@@ -98,6 +98,8 @@ async def publish(params: PublishParams, node: PublishNode, report: Report) -> d
             next="Publish this content under another version.",
         )
 
+    if earlier is not None:
+        await _tell_of_edits(node.store, earlier, built.manifest, report)
     bundle = sign_bundle(built.manifest.payload, key)
     if built.listing_bytes is not None:
         await node.store.add_bytes(built.listing_bytes, Profile.FIXED_1M)
@@ -185,6 +187,28 @@ async def _earlier(store: Store, publisher: str, called: _Name) -> Manifest | No
         return None
     payload, _, listing = known
     return parse_manifest(payload, listing)
+
+
+async def _tell_of_edits(
+    store: Store, earlier: Manifest, manifest: Manifest, report: Report
+) -> None:
+    """Say so when an edit in place took the earlier version's bytes from this store."""
+    release = await store.release(earlier.cid)
+    if release is None or not release.complete:
+        return
+    now = {entry.path: entry.cid for entry in manifest.files}
+    changed = [one for one in earlier.files if one.cid != now.get(one.path, one.cid)]
+    held = await store.has_many({entry.cid for entry in changed})
+    gone = [entry.path for entry in changed if entry.cid not in held]
+    if gone:
+        more = f" and {len(gone) - 1} more" if len(gone) > 1 else ""
+        report(
+            Note(
+                f"{gone[0]}{more} was edited in place, so version {earlier.version} is no longer "
+                "whole on this machine; replace files to keep earlier versions.",
+                "warning",
+            )
+        )
 
 
 def _state(

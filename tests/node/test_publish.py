@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from node.keyring import Keyring
-from node.messages import Event, PublishParams
+from node.messages import Event, Note, PublishParams
 from node.publish import publish
 from node.store import Store
 from p2p.cid import CID
@@ -116,6 +116,28 @@ async def test_a_wrong_name_is_refused_before_anything_is_read(
     assert refused.value.next
     assert not machine.events
     assert (await machine.store.usage()).files == 0
+
+
+async def test_an_edit_in_place_is_told(machine: Machine, folder: Path) -> None:
+    """Where a file was changed rather than replaced, the earlier version is known to be lost."""
+    first = await machine.publish(folder)
+    card = folder / "README.md"
+    linked = card.stat().st_nlink > 1  # a reflink or a copy would keep what was published
+    with card.open("ab") as stream:
+        stream.write(b"more")
+    await machine.publish(folder)
+    notes = [one for one in machine.events if isinstance(one, Note)]
+    warnings = [one.text for one in notes if one.level == "warning"]
+    assert [text.startswith("README.md was edited") for text in warnings] == [True] * linked
+    release = await machine.store.release(CID.parse(first["manifest"]))
+    assert release is not None
+    assert release.complete is not linked
+    new = folder / "new"
+    new.write_bytes(CARD)
+    new.replace(card)
+    machine.events.clear()
+    await machine.publish(folder)
+    assert not [one for one in machine.events if isinstance(one, Note)]
 
 
 async def test_the_same_again_changes_nothing(machine: Machine, folder: Path) -> None:

@@ -254,6 +254,8 @@ def _says_the_same(old: Manifest, new: Manifest, version: str) -> bool:
     """Whether a new manifest says nothing that the old one does not: only its date differs."""
     if version and old.version != version:
         return False
+    if _description(old) != _description(new):
+        return False
     return all(
         getattr(old, name) == getattr(new, name)
         for name in (
@@ -267,6 +269,10 @@ def _says_the_same(old: Manifest, new: Manifest, version: str) -> bool:
             "docs",
         )
     )
+
+
+def _description(manifest: Manifest) -> object:
+    return manifest.statement["predicate"].get("description")
 
 
 def _result(manifest: Manifest, added: list[Added], node: PublishNode) -> dict[str, Any]:

@@ -118,6 +118,15 @@ async def test_a_wrong_name_is_refused_before_anything_is_read(
     assert (await machine.store.usage()).files == 0
 
 
+async def test_another_description_is_another_release(machine: Machine, folder: Path) -> None:
+    """What a person says of a release is not dropped because its files are the same."""
+    first = await machine.publish(folder)
+    told = await machine.publish(folder, description="Small, and good.")
+    assert (first["version"], told["version"]) == ("1", "2")
+    again = await machine.publish(folder, description="Small, and good.")
+    assert again["ref"] == told["ref"]
+
+
 async def test_an_edit_in_place_is_told(machine: Machine, folder: Path) -> None:
     """Where a file was changed rather than replaced, the earlier version is known to be lost."""
     first = await machine.publish(folder)

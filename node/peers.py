@@ -31,6 +31,7 @@ class PeerNetwork:
         self._host = host
         self._discovery = discovery
         self._nursery = nursery
+        self._join_by = trio.current_time() + JOIN_WITHIN
 
     def hinted(self, multiaddr: str) -> Source:
         """A source at an address with a peer id; UsageError if it is none."""

@@ -51,7 +51,7 @@ class PeerNetwork:
 
     async def providers(self, cid: CID) -> Sequence[Source]:
         """Nodes that the DHT names for ``cid``; a node that has just started joins it first."""
-        with trio.move_on_after(JOIN_WITHIN):
+        with trio.move_on_at(self._join_by):
             await self._discovery.wait_ready()
         found = await self._discovery.providers(cid)
         return [self._source(info.peer, info.addresses) for info in found]

@@ -6,7 +6,7 @@ import click
 from click.shell_completion import CompletionItem, get_completion_class
 
 from node.cli.run import Run, verb
-from node.cli.text import table
+from node.cli.text import exact_size_text, table
 from node.messages import ConfigKeyParams, ConfigSetParams
 
 
@@ -51,7 +51,7 @@ def config() -> None:
 def get(run: Run, key: str) -> int:
     """Print one key's value."""
     found = run.call("config.get", ConfigKeyParams(key))
-    return run.show(found, [_text(found["value"])])
+    return run.show(found, [_text(key, found["value"])])
 
 
 @verb(example="allod config set store.quota 500GB", group=config)
@@ -61,7 +61,8 @@ def set_(run: Run, key: str, values: tuple[str, ...]) -> int:
     """Write a key into config.toml, comments kept; a running node reads it at its next start."""
     # The file is not read: it may be wrong, and this is how it is put right.
     found = run.call("config.set", ConfigSetParams(key, values), read_file=False)
-    return run.show(found, [] if run.quiet else [f"{key} = {found['value']}"])
+    _tell_of_node(run)
+    return run.show(found, [] if run.quiet else [f"{key} = {_text(key, found['value'])}"])
 
 
 @verb(example="allod config unset store.quota", group=config)
@@ -69,6 +70,7 @@ def set_(run: Run, key: str, values: tuple[str, ...]) -> int:
 def unset(run: Run, key: str) -> int:
     """Take a key out of config.toml, so that the default holds again."""
     found = run.call("config.unset", ConfigKeyParams(key), read_file=False)
+    _tell_of_node(run)
     return run.show(found)
 
 
@@ -76,14 +78,26 @@ def unset(run: Run, key: str) -> int:
 def list_(run: Run) -> int:
     """List every key with its value, and where that comes from."""
     found = run.call("config.list")
-    rows = [(one["key"], _text(one["value"]), one["from"]) for one in found["settings"]]
+    rows = [(one["key"], _text(one["key"], one["value"]), one["from"]) for one in found["settings"]]
     return run.show(found, table(("KEY", "VALUE", "FROM"), rows))
 
 
-def _text(value: object) -> str:
-    from node.settings import show_value
+def _text(key: str, value: object) -> str:
+    from node.kinds import LIMIT, SIZE
+    from node.settings import find_setting, show_value
 
+    if find_setting(key).kind in (SIZE, LIMIT) and str(value).isdecimal():
+        return exact_size_text(int(str(value)))
     return show_value(value)
+
+
+def _tell_of_node(run: Run) -> None:
+    """Say that a node that runs does not know of the change yet."""
+    from node.presence import find_node
+
+    if run.quiet or run.as_json or find_node(run.config(read_file=False).folders) is None:
+        return
+    click.echo("The node that runs takes it up when it is started again.", err=True)
 
 
 @verb(example='eval "$(allod completion bash)"')

@@ -21,6 +21,15 @@ def size_text(size: float) -> str:
     return f"{size:.1f} TiB"
 
 
+def exact_size_text(size: int) -> str:
+    """Write a number of bytes as the configuration takes it, nothing rounded: 200GiB, 500GB."""
+    for power in (4, 3, 2):
+        for step, unit in ((1024, "iB"), (1000, "B")):
+            if size and size % step**power == 0:
+                return f"{size // step**power}{'MGT'[power - 2]}{unit}"
+    return str(size)
+
+
 def count_text(number: int, noun: str) -> str:
     """Write how many of something: 1 file, 2 files."""
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

@@ -137,6 +137,8 @@ def table(story: Story) -> dict[str, Operation[Any]]:
         "broken": Operation("broken", NoParams, broken, "nothing"),
         "flood": Operation("flood", NoParams, flood, "nothing"),
         "config.get": OPERATIONS["config.get"],
+        "config.set": OPERATIONS["config.set"],
+        "config.unset": OPERATIONS["config.unset"],
         "key.export": OPERATIONS["key.export"],
     }
 

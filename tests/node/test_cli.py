@@ -24,7 +24,7 @@ import trio
 from node.cli import _tell, main
 from node.cli.progress import Bars, Lines, describe, open_view
 from node.cli.run import Run
-from node.cli.text import duration_text, plain, size_text, table
+from node.cli.text import duration_text, exact_size_text, plain, size_text, table
 from node.cli.tree import ALIASES, BRANCHES, root
 from node.config import load_config
 from node.keyring import Keyring
@@ -370,6 +370,15 @@ async def test_env_is_for_eval(door: Door) -> None:
     assert done.stdout == b"http://127.0.0.1:5 http://127.0.0.1:5/v1\n"
 
 
+async def test_a_running_node_is_named_where_it_lags_behind(door: Door) -> None:
+    """config set and unset say that the node must be started again."""
+    for words in (["set", "p2p.port", "5"], ["unset", "p2p.port"]):
+        code, _, err = await ask("config", *words)
+        assert code == 0
+        assert "started again" in err
+        assert (await ask("config", *words, "--quiet"))[2] == ""
+
+
 async def test_ctrl_c_is_exit_code_130(door: Door) -> None:
     """Ctrl-C ends a command at once and without noise, and cancels its work in the node."""
     async with trio.open_nursery() as nursery:
@@ -449,6 +458,9 @@ def test_config_round_trip(allod: Said, home: Path) -> None:
     assert allod("config", "unset", "p2p.port") == (0, "", "")
     assert json.loads(allod("config", "get", "p2p.port", "--json")[1])["value"] == 9770
     assert "p2p.port" in allod("config", "list")[1]
+    assert allod("config", "get", "store.quota") == (0, "200GiB\n", "")
+    assert allod("config", "set", "store.quota", "500GB") == (0, "store.quota = 500GB\n", "")
+    assert json.loads(allod("config", "get", "store.quota", "--json")[1])["value"] == 500 * 10**9
 
 
 def test_config_can_be_mended_while_it_is_broken(allod: Said, home: Path) -> None:
@@ -705,6 +717,9 @@ def test_numbers_for_people() -> None:
     """Sizes, times and tables read well."""
     assert [size_text(n) for n in (0, 1023, 1024, 5 << 30, 3 << 40)] == [
         "0 B", "1023 B", "1.0 KiB", "5.0 GiB", "3.0 TiB",
+    ]  # fmt: skip
+    assert [exact_size_text(n) for n in (0, 1 << 40, 1000 << 30, 5 * 10**8, 1025)] == [
+        "0", "1TiB", "1000GiB", "500MB", "1025",
     ]  # fmt: skip
     assert [duration_text(n) for n in (5, 600, 9000)] == ["5 s", "10 min", "2.5 h"]
     assert table(("A", "B"), []) == []

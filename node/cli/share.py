@@ -84,7 +84,12 @@ def fetch(run: Run, local_dir: Path | None, **given: Any) -> int:
     folder = str(local_dir.absolute()) if local_dir else ""
     given["offline"] |= run.config().p2p.offline
     params = FetchParams(local_dir=folder, **given)
-    found = run.call("fetch", params, flags=_flags(params.offline))
+    try:
+        found = run.call("fetch", params, flags=_flags(params.offline))
+    except KeyboardInterrupt:
+        if not run.quiet and not run.as_json:
+            click.echo("Interrupted. The same command goes on where it was.", err=True)
+        raise
     moved = found["bytes"]
     if params.dry_run:
         text = f"would fetch {size_text(moved['total'] - moved['local'])}"

@@ -218,7 +218,7 @@ class Store:
         row = await self._shelf.row(cid)
         if row is not None:
             places.append((self._shelf.layout.blob(cid), 0, row.size))
-        for _, file, index in await self._shelf.rows.leaves([cid.digest]):
+        for file, index in await self._shelf.rows.some_places(cid.digest):
             outline = await self._shelf.outline(file)
             if outline is not None:
                 start, stop = outline.span(index, index + 1)

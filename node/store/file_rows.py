@@ -3,7 +3,7 @@
 import json
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import trio
 
@@ -13,6 +13,7 @@ from p2p.cid import CID
 from p2p.dag import Outline
 
 FEW = 1000  # rows that are read in a millisecond
+SOME_PLACES: Final = 16  # places of one leaf that are looked at: some may turn out damaged
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +123,19 @@ class FileRows:
             (prefix.to_bytes(8, "big", signed=True), CID.from_bytes(cid), leaf)
             for prefix, cid, leaf in rows
         ]
+
+    async def some_places(self, digest: bytes) -> list[tuple[CID, int]]:
+        """Return a few places (file, index of the leaf) where a leaf may lie.
+
+        A leaf of zeros can lie in a file a million times; one good place is enough.
+        """
+        rows = await self._index.ask(
+            "SELECT files.cid, leaf FROM leaves JOIN files ON files.id = leaves.file"
+            " WHERE prefix = ? LIMIT ?",
+            _prefix(digest),
+            SOME_PLACES,
+        )
+        return [(CID.from_bytes(cid), leaf) for cid, leaf in rows]
 
     async def put_outlines(self, outlines: Iterable[tuple[CID, Sequence[CID]]]) -> None:
         """Remember which nodes the Outlines of these files hold."""

@@ -95,9 +95,8 @@ def _tell_of_node(run: Run) -> None:
     """Say that a node that runs does not know of the change yet."""
     from node.presence import find_node
 
-    if run.quiet or run.as_json or find_node(run.config(read_file=False).folders) is None:
-        return
-    click.echo("The node that runs takes it up when it is started again.", err=True)
+    if find_node(run.config(read_file=False).folders) is not None:
+        run.note("The node that runs takes it up when it is started again.")
 
 
 @verb(example='eval "$(allod completion bash)"')

@@ -58,6 +58,11 @@ class Run:
                 here_only=here_only,
             )
 
+    def note(self, text: str) -> None:
+        """Tell a person, on stderr, what is no part of the result."""
+        if not self.quiet and not self.as_json:
+            click.echo(text, err=True)
+
     def show(self, result: Json, lines: Iterable[str] = ()) -> int:
         """Print the result, as JSON or as ``lines``, and return the exit code that it deserves."""
         if self.as_json:

@@ -87,8 +87,7 @@ def fetch(run: Run, local_dir: Path | None, **given: Any) -> int:
     try:
         found = run.call("fetch", params, flags=_flags(params.offline))
     except KeyboardInterrupt:
-        if not run.quiet and not run.as_json:
-            click.echo("Interrupted. The same command goes on where it was.", err=True)
+        run.note("Interrupted. The same command goes on where it was.")
         raise
     moved = found["bytes"]
     if params.dry_run:
@@ -115,6 +114,8 @@ def _flags(offline: bool) -> dict[str, str]:
 def ls(run: Run) -> int:
     """List the releases that this machine holds."""
     found = run.call("ls")
+    if not found["releases"]:
+        run.note("Nothing yet: `allod publish` or `allod fetch` brings the first release.")
     rows = [
         (
             one["name"], one["version"], one["kind"], size_text(one["size"]), one["license"] or "-",

@@ -162,6 +162,8 @@ def status(run: Run) -> int:
 def peers(run: Run) -> int:
     """List the nodes that the running node is connected to."""
     found = run.call("peers", only_running=True)
+    if not found["peers"]:
+        run.note("Nobody yet. `allod up --peer` or `--bootstrap` names somebody to begin with.")
     rows = [(one["peer"], " ".join(one["addresses"])) for one in found["peers"]]
     return run.show(found, table(("PEER", "ADDRESSES"), rows))
 

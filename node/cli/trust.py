@@ -24,6 +24,8 @@ def new(run: Run, name: str) -> int:
 def list_(run: Run) -> int:
     """List this machine's publisher keys; secrets are not shown."""
     found = run.call("key.list")
+    if not found["keys"]:
+        run.note("None yet: `allod key new NAME` makes one.")
     rows = [(one["name"], one["publisher"]) for one in found["keys"]]
     return run.show(found, table(("NAME", "PUBLISHER"), rows))
 

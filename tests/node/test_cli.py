@@ -493,6 +493,10 @@ def test_the_store_without_a_node(allod: Said, home: Path) -> None:
     code, out, err = allod("ls", "--json")
     assert (code, json.loads(out), err) == (0, {"ok": True, "releases": []}, "")
     assert allod("ls", "--quiet") == (0, "", "")
+    for words, advice in ((["ls"], "allod fetch"), (["key", "list"], "allod key new")):
+        code, out, err = allod(*words)
+        assert (code, out) == (0, "")
+        assert advice in err
     found = json.loads(allod("status", "--json")[1])
     assert found["running"] is False
     assert found["http"] is None

@@ -130,7 +130,7 @@ def _bar(event: Progress) -> "tqdm[Any]":
         desc=event.phase,
         total=event.total,
         initial=event.done,
-        unit="B" if counts_bytes else f" {event.unit}",
+        unit="iB" if counts_bytes else f" {event.unit}",  # behind tqdm's M: MiB, as elsewhere
         unit_scale=counts_bytes,
         unit_divisor=1024,
         dynamic_ncols=True,

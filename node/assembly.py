@@ -14,7 +14,7 @@ from types import TracebackType
 import trio
 
 from node.store import Partial, Store, durable
-from p2p.cid import Buffer
+from p2p.cid import CID, Buffer
 from p2p.dag import Outline
 from p2p.errors import BadBytes, StoreError
 from p2p.ranges import RangeSet
@@ -41,8 +41,11 @@ class Assembly:
         self._locks: dict[int, trio.Lock] = {}
         self._small: list[tuple[Outline, bytes]] = []
         self._keeping = trio.Lock()
+        self._whole: set[CID] = set()
 
     async def __aenter__(self) -> "Assembly":
+        # Asked once: a question for each of a hundred thousand files takes half a minute.
+        self._whole = await self._store.has_many({want.outline.root for want in self.wanted})
         return self
 
     async def __aexit__(
@@ -59,7 +62,7 @@ class Assembly:
         """Which leaves of a file (None: of all) are missing, after taking what is held already."""
         want = self.wanted[file]
         wanted = RangeSet([(0, len(want.outline))]) if leaves is None else leaves
-        if await self._store.has(want.outline.root):
+        if want.outline.root in self._whole:
             return RangeSet()
         if not want.outline.size and want.keep:
             await self.accept(file, 0, b"")  # nobody needs to be asked for no bytes
@@ -79,7 +82,7 @@ class Assembly:
         """Which leaves of a file ``survey`` would find missing; nothing is copied or kept."""
         outline = self.wanted[file].outline
         whole = RangeSet([(0, len(outline))])
-        if not outline.size or await self._store.has(outline.root):
+        if not outline.size or outline.root in self._whole:
             return RangeSet()
         if len(outline) == 1:
             return whole

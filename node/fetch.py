@@ -29,6 +29,7 @@ from node.slicing import Slicer
 from node.statement import Statement, read_outline, read_statement
 from node.store import Store
 from node.transfer import Transfer
+from node.upkeep import release_keys
 from p2p.cid import CID
 from p2p.errors import AllodError, NotFound, QuotaExceeded, UsageError, culprit
 from p2p.keys import publisher_id
@@ -55,14 +56,15 @@ class FetchNode(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class _Plan:
-    """What is to be fetched: the files, their Outlines, and which leaves are missing."""
+    """What is to be fetched: every content once, which leaves are missing, the files' sizes."""
 
     wanted: list[Wanted]
     missing: list[RangeSet]
+    sizes: list[int]
 
     @property
     def total(self) -> int:
-        return sum(want.outline.size for want in self.wanted)
+        return sum(self.sizes)
 
     @property
     def missing_bytes(self) -> int:
@@ -132,21 +134,26 @@ async def _fetch(
     crew.keys += [manifest.root]
 
     chosen = select_files(manifest.files, params.include, params.exclude)
-    wanted = await _outlines(chosen, store, crew, report)
+    # Two files with the same bytes are one to fetch: a partial file has a single writer.
+    contents = {entry.cid: entry for entry in reversed(chosen)}
+    wanted = await _outlines(list(reversed(contents.values())), store, crew, report)
+    sizes = [entry.size for entry in chosen]
     if params.tensors:
         target = _target(params)
         slicer = Slicer(cid, store, crew, report)
-        plan = _Plan(*await slicer.fetch(wanted, params.tensors, target))
+        sliced, missing = await slicer.fetch(wanted, params.tensors, target)
+        plan = _Plan(sliced, missing, [want.outline.size for want in sliced])
         return _result(params, statement, plan, crew, target)
 
     if params.dry_run:
         async with Assembly(store, wanted) as assembly:
-            plan = _Plan(wanted, [await assembly.preview(file) for file in range(len(wanted))])
+            missing = [await assembly.preview(file) for file in range(len(wanted))]
+        plan = _Plan(wanted, missing, sizes)
         return _result(params, statement, plan, crew, None)
 
     if await store.release(cid) is None:  # from now on others can take from here what has come
         await store.record(manifest, statement.bundles, pin=params.pin, complete=False)
-    plan = await _transfer(node, cid, wanted, crew, report)
+    missing = await _transfer(node, cid, wanted, crew, report)
 
     complete = len(chosen) == len(manifest.files)
     await store.record(manifest, statement.bundles, pin=params.pin, complete=complete)
@@ -154,8 +161,8 @@ async def _fetch(
     if params.local_dir:
         path = await export_files(path, Path(params.local_dir), [entry.path for entry in chosen])
     if not params.offline:
-        crew.network.announce([cid, manifest.root, *(entry.cid for entry in chosen)])
-    return _result(params, statement, plan, crew, path)
+        crew.network.announce(release_keys(manifest, [entry.path for entry in chosen]))
+    return _result(params, statement, _Plan(wanted, missing, sizes), crew, path)
 
 
 async def _transfer(
@@ -164,7 +171,7 @@ async def _transfer(
     wanted: list[Wanted],
     crew: Crew,
     report: Report,
-) -> _Plan:
+) -> list[RangeSet]:
     """Steps 5 and 6: find out what is missing, and get it."""
     async with (
         node.claims.hold([want.outline.root for want in wanted]),
@@ -175,12 +182,11 @@ async def _transfer(
         for file in range(len(wanted)):
             missing.append(await assembly.survey(file))
             report(Progress("look", done=file + 1, total=len(wanted), unit="files"))
-        plan = _Plan(wanted, missing)
-        if plan.missing_bytes:
+        if any(missing):
             crew.network.announce([cid])
         await Transfer(cid, assembly, missing, crew, report).run()
         await assembly.finish_all()
-    return plan
+    return missing
 
 
 async def _check_room(store: Store, wanted: Sequence[Wanted]) -> None:
@@ -242,7 +248,7 @@ def _result(
         "manifest": str(manifest.cid),
         "root": str(manifest.root),
         "path": None if path is None else str(path),
-        "files": len(plan.wanted),
+        "files": len(plan.sizes),
         "bytes": {"total": plan.total, "fetched": fetched, "local": plan.total - fetched},
         "sources": [
             {"peer": member.peer, "kind": kind, "bytes": size}

@@ -245,6 +245,21 @@ async def test_two_fetches_of_one_release_at_once_move_it_once(world: World) -> 
     assert sorted(got["bytes"]["fetched"] for got in results) == [0, SIZE]
 
 
+async def test_files_with_the_same_bytes_are_fetched_once(
+    machine: Machines, tmp_path: Path
+) -> None:
+    """A release that holds a file twice moves it once, and lays it down twice."""
+    publisher, reader = await machine(), await machine()
+    files = {"a.bin": noise(9 * MIB, 1), "b/again.bin": noise(9 * MIB, 1), "c.txt": b"c"}
+    release = await publish_into(publisher.store, write_folder(tmp_path / "twice", files))
+    reader.wire.known = [FakeSource("peer", publisher.store)]
+    with trio.fail_after(20):
+        got = await reader.fetch(release.manifest.cid)
+    assert same(got["path"], files)
+    assert got["files"] == 3
+    assert got["bytes"] == {"total": 18 * MIB + 1, "fetched": 9 * MIB + 1, "local": 9 * MIB}
+
+
 async def test_include_and_exclude_fetch_a_part_and_the_rest_later(world: World) -> None:
     """A part is held as a part; a later fetch moves only what is missing."""
     world.source()

@@ -14,14 +14,8 @@ from node.messages import ConfigKeyParams, ConfigSetParams
 def env(run: Run) -> int:
     """Print variables that point other tools at the node."""
     http = run.call("status", only_running=True)["http"]
-    found = {
-        "HF_ENDPOINT": http,
-        # Clients send the person's token to whatever HF_ENDPOINT names.
-        "HF_HUB_DISABLE_IMPLICIT_TOKEN": "1",
-        "OPENAI_BASE_URL": f"{http}/v1",
-        # Clients refuse to start without one; this is no secret of the node's.
-        "OPENAI_API_KEY": "allod",
-    }
+    # Only doors that answer: a variable that leads nowhere breaks the tools that obey it.
+    found = {"IPFS_GATEWAY": http}  # curl's ipfs://, ffmpeg, and the IPFS libraries
     lines = [f"export {name}={shlex.quote(value)}" for name, value in found.items()]
     return run.show({"ok": True, "env": found}, lines)
 

@@ -365,9 +365,9 @@ async def test_env_is_for_eval(door: Door) -> None:
     code, out, _ = await ask("env")
     assert code == 0
     done = await trio.run_process(
-        ["sh", "-c", f'{out}\necho "$HF_ENDPOINT $OPENAI_BASE_URL"'], capture_stdout=True
+        ["sh", "-c", f'{out}\necho "$IPFS_GATEWAY"'], capture_stdout=True
     )
-    assert done.stdout == b"http://127.0.0.1:5 http://127.0.0.1:5/v1\n"
+    assert done.stdout == b"http://127.0.0.1:5\n"
 
 
 async def test_a_running_node_is_named_where_it_lags_behind(door: Door) -> None:

@@ -23,7 +23,7 @@ from node.messages import (
     to_json,
 )
 from node.presence import Presence, card_file, find_node
-from p2p.errors import AllodError, NoNode
+from p2p.errors import AllodError, NoNode, culprit
 
 if TYPE_CHECKING:
     from node.keyring import Keyring
@@ -195,10 +195,4 @@ def unwrap(group: BaseExceptionGroup[BaseException]) -> BaseException:
     """Return the one error that a nursery's group stands for: Ctrl-C, ours, or the first bug."""
     if group.subgroup(KeyboardInterrupt):
         return KeyboardInterrupt()
-    failure = Failure.of_any(group)
-    if failure.code != "OTHER":
-        return failure.error()
-    bug: BaseException = group
-    while isinstance(bug, BaseExceptionGroup):
-        bug = bug.exceptions[0]
-    return bug
+    return culprit(group)

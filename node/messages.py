@@ -11,11 +11,11 @@ Fields that a reader doesn't know are ignored, so a newer node and an older comm
 """
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import MISSING, dataclass, field, fields
 from typing import Any, TypeVar, get_args, get_origin
 
-from p2p.errors import AllodError, PeerFault, PeerRefused, UsageError
+from p2p.errors import AllodError, PeerFault, PeerRefused, UsageError, culprit
 
 MAX_REQUEST = 1 << 20  # bytes of one request: thousands of patterns fit, a wrong upload doesn't
 MAX_LINE = 256 << 20  # bytes of one answer line: `publish` lists a million files in about 150 MB
@@ -81,16 +81,14 @@ class Failure:
     @classmethod
     def of_any(cls, exc: BaseException) -> "Failure":
         """Put any error into words, those in a nursery's group too; ours unless one is a bug."""
-        leaves = list(_leaves(exc))
-        for leaf in leaves:
-            if not isinstance(leaf, AllodError):
-                return cls(
-                    "OTHER",
-                    f"Something went wrong that should not: {type(leaf).__name__}: {leaf!s:.300}",
-                    "Run it again with ALLOD_LOG=debug to see where, and report it.",
-                )
-        ours = [leaf for leaf in leaves if isinstance(leaf, AllodError)]
-        return cls.of(ours[0])
+        one = culprit(exc) if isinstance(exc, BaseExceptionGroup) else exc
+        if isinstance(one, AllodError):
+            return cls.of(one)
+        return cls(
+            "OTHER",
+            f"Something went wrong that should not: {type(one).__name__}: {one!s:.300}",
+            "Run it again with ALLOD_LOG=debug to see where, and report it.",
+        )
 
     def error(self) -> AllodError:
         """Make the error again that this failure tells of; an unknown code gives the root."""
@@ -105,14 +103,6 @@ class Failure:
         """Return the object that ``--json`` prints for a failure."""
         shown = {"code": self.code, "message": self.message, "next": self.next}
         return {"ok": False, "error": shown | ({"peer": self.peer} if self.peer else {})}
-
-
-def _leaves(exc: BaseException) -> Iterator[BaseException]:
-    if isinstance(exc, BaseExceptionGroup):
-        for inner in exc.exceptions:
-            yield from _leaves(inner)
-    else:
-        yield exc
 
 
 def _error_classes() -> dict[str, type[AllodError]]:

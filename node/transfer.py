@@ -22,7 +22,15 @@ from node.messages import Note, Progress, Report
 from p2p import canonical
 from p2p.cid import CID
 from p2p.dag import Outline
-from p2p.errors import AllodError, BadBytes, NetworkError, PeerFault, PeerGone, PeerRefused
+from p2p.errors import (
+    AllodError,
+    BadBytes,
+    NetworkError,
+    PeerFault,
+    PeerGone,
+    PeerRefused,
+    each_error,
+)
 from p2p.ranges import RangeSet
 from p2p.schedule import Swarm, Task, Wait
 
@@ -282,12 +290,5 @@ def _read_spans(outline: Outline, spans: Any) -> RangeSet:
 
 def _first(group: BaseExceptionGroup[Any]) -> NetworkError:
     """The fault that matters most of those that several workers met at once."""
-    faults: list[NetworkError] = []
-    waiting: list[BaseException] = [group]
-    while waiting:
-        exc = waiting.pop()
-        if isinstance(exc, BaseExceptionGroup):
-            waiting.extend(exc.exceptions)
-        elif isinstance(exc, NetworkError):
-            faults.append(exc)
+    faults = [exc for exc in each_error(group) if isinstance(exc, NetworkError)]
     return max(faults, key=lambda fault: isinstance(fault, BadBytes))

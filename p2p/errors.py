@@ -168,22 +168,27 @@ class StoreBusy(StoreError):
     code = "STORE_BUSY"
 
 
+def each_error(group: BaseExceptionGroup[BaseException]) -> list[BaseException]:
+    """Return the errors of a group in their order, without the groups around them."""
+    found: list[BaseException] = []
+    waiting: list[BaseException] = [group]
+    while waiting:
+        exc = waiting.pop()
+        if isinstance(exc, BaseExceptionGroup):
+            waiting.extend(reversed(exc.exceptions))
+        else:
+            found.append(exc)
+    return found
+
+
 def culprit(group: BaseExceptionGroup[BaseException]) -> BaseException:
     """Return the one error of a group that a person should hear of.
 
     Several tasks can fail for one reason; what is no error of ours (a bug) is heard first, then
     the caller's and the store's faults, the network's last.
     """
-    found: list[BaseException] = []
-    waiting: list[BaseException] = [group]
-    while waiting:
-        exc = waiting.pop()
-        if isinstance(exc, BaseExceptionGroup):
-            waiting.extend(exc.exceptions)
-        else:
-            found.append(exc)
     return min(
-        found,
+        each_error(group),
         key=lambda exc: (
             isinstance(exc, AllodError),
             isinstance(exc, NetworkError),

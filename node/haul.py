@@ -9,9 +9,8 @@ longer it begins with a stream and changes over between two tasks.
 """
 
 import time
-from collections.abc import Callable
-from contextlib import AsyncExitStack
-from types import TracebackType
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING
 
 import trio
@@ -30,40 +29,48 @@ REPORT = 4 << 20  # bytes between two reports of the thread to trio's
 REPORT_TIME = 0.2  # seconds between two on a slow line: else the scheduler takes it for a dead one
 
 
-class Ways:
-    """A worker's lane and stream to one source; an async context manager that closes both."""
+@asynccontextmanager
+async def open_ways(source: "Source", *, lanes: bool = True) -> AsyncIterator["Ways"]:
+    """Open a worker's ways to one source; leaving the block closes them all."""
+    async with AsyncExitStack() as sessions:
+        ways: Ways | None = None
+        try:
+            async with trio.open_nursery() as nursery:
+                ways = Ways(source, nursery, sessions, lanes=lanes)
+                await ways.begin()
+                yield ways
+                nursery.cancel_scope.cancel()
+        finally:
+            if ways is not None:
+                ways.close()
 
-    def __init__(self, source: "Source", *, lanes: bool = True) -> None:
+
+class Ways:
+    """A worker's lane and stream to one source."""
+
+    def __init__(
+        self, source: "Source", nursery: trio.Nursery, sessions: AsyncExitStack, *, lanes: bool
+    ) -> None:
         self._source = source
         self._lanes = lanes
+        self._nursery = nursery
+        self._sessions = sessions
         self._session: Session | None = None
         self._lane: Lane | None = None
         self._opened = trio.Event()  # one attempt to open a lane has ended, well or badly
-        self._stack = AsyncExitStack()
-
-    async def __aenter__(self) -> "Ways":
-        nursery = await self._stack.enter_async_context(trio.open_nursery())
-        self._stack.callback(nursery.cancel_scope.cancel)
-        self._nursery = nursery
         self._opened.set()
-        if not self._lanes:
-            return self
-        self._start_lane()
-        with trio.move_on_after(LANE_PATIENCE):
-            await self._opened.wait()
-        return self
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        exc: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        try:
-            await self._stack.__aexit__(kind, exc, trace)
-        finally:
-            if self._lane is not None:
-                self._lane.close()
+    async def begin(self) -> None:
+        """Start to open a lane, and wait a moment for it."""
+        if self._lanes:
+            self._start_lane()
+            with trio.move_on_after(LANE_PATIENCE):
+                await self._opened.wait()
+
+    def close(self) -> None:
+        """Close the lane."""
+        if self._lane is not None:
+            self._lane.close()
 
     def _start_lane(self) -> None:
         self._opened = trio.Event()
@@ -85,7 +92,7 @@ class Ways:
     async def session(self) -> "Session":
         """A session on a stream, opened when it is first needed."""
         if self._session is None:
-            self._session = await self._stack.enter_async_context(self._source.open())
+            self._session = await self._sessions.enter_async_context(self._source.open())
         return self._session
 
 

@@ -17,7 +17,7 @@ import trio
 
 from node.assembly import Assembly, leaf_ranges
 from node.crew import Crew, Member
-from node.haul import Ways, haul, haul_small
+from node.haul import Ways, haul, haul_small, open_ways
 from node.messages import Note, Progress, Report
 from p2p import canonical
 from p2p.cid import CID
@@ -159,7 +159,7 @@ class Transfer:
 
     async def _work(self, member: Member, workers: trio.Nursery | None) -> None:
         """One worker of a source: take a task, read it, again; without a lane it gets help."""
-        async with Ways(member.source, lanes=workers is not None) as ways:
+        async with open_ways(member.source, lanes=workers is not None) as ways:
             if workers is not None and ways.lane() is None:
                 for _ in range(WORKERS - len(workers.child_tasks)):
                     workers.start_soon(self._work, member, None)

@@ -14,6 +14,7 @@ from node.api.peer import PeerApi
 from node.claims import Claims
 from node.crew import Network
 from node.fetch import fetch
+from node.haul import open_ways
 from node.keyring import Keyring
 from node.messages import Event, FetchParams
 from node.store import Store
@@ -283,3 +284,32 @@ async def test_a_full_disk_is_said_so(
             with pytest.raises(DiskFull):
                 partial.write_leaves(0, memoryview(noise(2 * MIB, 3)))
         assert not partial.have
+
+
+class SlowDoor(FakeSource):
+    """A source whose lane never opens."""
+
+    def __init__(self) -> None:
+        super().__init__("slow", store=None)  # type: ignore[arg-type]
+        self.knocked = trio.Event()
+
+    async def open_lane(self) -> Lane | None:  # type: ignore[override]
+        self.knocked.set()
+        await trio.sleep_forever()
+        return None
+
+
+async def test_a_cancel_while_the_first_lane_opens_is_clean() -> None:
+    """Whoever is cancelled while it waits for its first lane leaves no task behind."""
+    source = SlowDoor()
+    with trio.fail_after(5):
+        async with trio.open_nursery() as nursery:
+
+            async def work() -> None:
+                async with open_ways(source):
+                    pytest.fail("there is no lane to be had in this moment")
+
+            nursery.start_soon(work)
+            await source.knocked.wait()
+            nursery.cancel_scope.cancel()
+    assert nursery.child_tasks == frozenset()

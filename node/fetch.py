@@ -89,8 +89,11 @@ async def fetch(params: FetchParams, node: FetchNode, report: Report) -> dict[st
             nursery.start_soon(crew.recruit)
             result = await _fetch(params, node, reference, cid, crew, report)
             nursery.cancel_scope.cancel()
-    except* AllodError as group:
-        raise culprit(group) from None
+    except BaseExceptionGroup as group:
+        error = culprit(group)  # not except*: what is raised there may be wrapped in a group anew
+        if isinstance(error, AllodError):
+            raise error from None
+        raise
     return result
 
 

@@ -100,27 +100,33 @@ class Transfer:
         """Have one source read until there is no more to read, or it is no good."""
         try:
             while not member.gone and not self.swarm.finished:
+                fault: NetworkError | None = None
                 try:
                     await self._learn(member)
                     async with trio.open_nursery() as workers:
                         for _ in range(LANES):
                             workers.start_soon(self._work, member, workers)
                 except* NetworkError as group:
-                    exc = _first(group)
-                    if isinstance(exc, PeerRefused) and exc.status == 429 and exc.retry_after:
-                        pause = exc.retry_after  # it is busy and says when it won't be: no fault
-                    else:
-                        self._crew.fault(member, exc)
-                        pause = RETRY_AFTER * 2**member.faults
-                    if pause > MAX_RETRY_AFTER:
-                        self._crew.leave(member, exc.message)
-                    self.swarm.leave(member.peer)
-                    if not member.gone:
-                        await trio.sleep(pause)
+                    fault = _first(group)
+                if fault is not None:
+                    await self._pause(member, fault)
         finally:
             self.swarm.leave(member.peer)
             self._hired.discard(member.peer)
             self._crew.notify()
+
+    async def _pause(self, member: Member, fault: NetworkError) -> None:
+        """Judge a source that failed, and wait until it may be asked again."""
+        if isinstance(fault, PeerRefused) and fault.status == 429 and fault.retry_after:
+            pause = fault.retry_after  # it is busy and says when it won't be: no fault
+        else:
+            self._crew.fault(member, fault)
+            pause = RETRY_AFTER * 2**member.faults
+        if pause > MAX_RETRY_AFTER:
+            self._crew.leave(member, fault.message)
+        self.swarm.leave(member.peer)
+        if not member.gone:
+            await trio.sleep(pause)
 
     async def _learn(self, member: Member) -> None:
         """Ask a source what it has, and tell the swarm."""

@@ -1,8 +1,8 @@
 """A rival in a process of its own, told what to do by lines of JSON.
 
 The process is ``python -m MODULE serve FOLDER HOME OPTION`` or ``... receive CARD HOME OPTION``.
-It prints one line when it is ready (the sender's is the card that its receivers get), does a fetch
-for each line that it reads, and ends when there are no more.
+It prints one line when it is ready, does a fetch for each line that it reads, and ends when there
+are no more. The sender's line is the card that its receivers get, as a file: it may be long.
 """
 
 import importlib.util
@@ -34,7 +34,7 @@ def run_agent(serve: Serve, receive: Receive) -> None:
             print(json.dumps(card), flush=True)
             sys.stdin.read()
     else:
-        with receive(json.loads(what), Path(home), option) as fetch:
+        with receive(json.loads(Path(what).read_text()), Path(home), option) as fetch:
             print("{}", flush=True)
             for _ in sys.stdin:
                 print(json.dumps({"seconds": fetch()}), flush=True)
@@ -53,6 +53,8 @@ class Agent:
         self._log = home / "stderr.txt"
         self.pid = self._process.pid
         self.card = self._hear()
+        self.card_file = home / "card.json"
+        self.card_file.write_text(json.dumps(self.card))
         self.idle = memory(self.pid)
 
     def fetch(self) -> float:
@@ -109,7 +111,7 @@ class AgentSender:
 
     def receiver(self, home: Path) -> AbstractContextManager[Agent]:
         """See Sender.receiver."""
-        return _running(self.module, "receive", json.dumps(self.agent.card), home, self.option)
+        return _running(self.module, "receive", str(self.agent.card_file), home, self.option)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,7 @@
 """Measuring from outside: processor time, memory and the wire, the same for every program.
 
-Memory is anonymous memory (``RssAnon`` of /proc/PID/status): pages of mapped files, which some
-programs touch by the gigabyte and the kernel takes back when it likes, don't count.
+Memory is anonymous memory, resident less shared of /proc/PID/statm: pages of mapped files, which
+some programs touch by the gigabyte and the kernel takes back when it likes, don't count.
 The wire is the loopback interface's counter: it counts what was sent twice, and headers too.
 """
 
@@ -17,16 +17,18 @@ from types import TracebackType
 
 import psutil
 
-EVERY = 0.02  # seconds between two looks at the memory
-TREE_EVERY = 10  # looks between two looks for new child processes
+EVERY = 0.1  # seconds between two looks at the memory
+PAGE = resource.getpagesize()
 
 
 def tree(pid: int) -> list[int]:
     """A process and all below it."""
-    try:
-        return [pid, *(one.pid for one in psutil.Process(pid).children(recursive=True))]
-    except psutil.NoSuchProcess:
-        return []
+    found = [pid]
+    for one in found:  # grows meanwhile
+        with suppress(OSError):
+            for task in Path(f"/proc/{one}/task").iterdir():
+                found += map(int, (task / "children").read_text().split())
+    return found
 
 
 def cpu_seconds(pid: int) -> float:
@@ -38,20 +40,14 @@ def cpu_seconds(pid: int) -> float:
     return total
 
 
-def anonymous(pids: Sequence[int]) -> int:
-    """Bytes of anonymous memory of these processes."""
-    total = 0
-    for pid in pids:
-        with suppress(OSError):
-            for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-                if line.startswith("RssAnon:"):
-                    total += int(line.split()[1]) * 1024
-    return total
-
-
 def memory(pid: int) -> int:
     """Bytes of anonymous memory of a process and all below it."""
-    return anonymous(tree(pid))
+    total = 0
+    for one in tree(pid):
+        with suppress(OSError):
+            _, resident, shared, *_ = Path(f"/proc/{one}/statm").read_text().split()
+            total += (int(resident) - int(shared)) * PAGE
+    return total
 
 
 def wire() -> int:
@@ -102,13 +98,9 @@ class Watch:
         self.cpu = sum(map(cpu_seconds, self._pids)) - sum(self._before)
 
     def _look(self) -> None:
-        count, trees = 0, [tree(pid) for pid in self._pids]
         while not self._over.wait(EVERY):
-            count += 1
-            if not count % TREE_EVERY:
-                trees = [tree(pid) for pid in self._pids]
-            for number, pids in enumerate(trees):
-                self.peaks[number] = max(self.peaks[number], anonymous(pids))
+            for number, pid in enumerate(self._pids):
+                self.peaks[number] = max(self.peaks[number], memory(pid))
 
 
 def seconds_to_flow(since: int, size: int, patience: float) -> float:

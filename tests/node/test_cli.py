@@ -364,9 +364,7 @@ async def test_env_is_for_eval(door: Door) -> None:
     """`allod env` prints what a shell can evaluate."""
     code, out, _ = await ask("env")
     assert code == 0
-    done = await trio.run_process(
-        ["sh", "-c", f'{out}\necho "$IPFS_GATEWAY"'], capture_stdout=True
-    )
+    done = await trio.run_process(["sh", "-c", f'{out}\necho "$IPFS_GATEWAY"'], capture_stdout=True)
     assert done.stdout == b"http://127.0.0.1:5\n"
 
 

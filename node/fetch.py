@@ -11,7 +11,7 @@
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -116,9 +116,7 @@ async def _name(params: FetchParams, node: FetchNode) -> Reference:
         return Reference(release.publisher, release.name, release.version, release.manifest_cid, ())
     if reference.publisher in node.keyring.names():
         own = publisher_id(node.keyring.publisher(reference.publisher).public)
-        return Reference(
-            own, reference.name, reference.version, reference.manifest, reference.peers
-        )
+        return replace(reference, publisher=own)
     return reference
 
 

@@ -8,11 +8,16 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import trio
 
 from node.api.peer import PeerApi
+from node.claims import Claims
+from node.crew import Network
+from node.fetch import fetch
+from node.keyring import Keyring
+from node.messages import Event, FetchParams
 from node.store import Store
 from p2p.cid import CID
 from p2p.errors import AllodError, NoSources, PeerFault, PeerGone, PeerRefused, UsageError
@@ -84,7 +89,7 @@ class FakeSession:
             source.stalled.set()
             await trio.sleep_forever()
         assert isinstance(response.body, FileBody)
-        data = await trio.to_thread.run_sync(_bytes_of, response.body)
+        data = await trio.to_thread.run_sync(bytes_of, response.body)
         data = self._bent(f"/ipfs/{cid}", data)
         for at in range(0, len(data), CHUNK):
             await trio.sleep(source.delay)
@@ -152,7 +157,25 @@ class FakeNetwork:
         self.announced += cids
 
 
-def _bytes_of(body: FileBody) -> bytes:
+@dataclass
+class Machine:
+    """A node without a wire of its own."""
+
+    store: Store
+    keyring: Keyring
+    wire: FakeNetwork = field(default_factory=FakeNetwork)
+    claims: Claims = field(default_factory=Claims)
+    events: list[Event] = field(default_factory=list)
+
+    def network(self) -> Network:
+        return self.wire
+
+    async def fetch(self, ref: object, **params: Any) -> dict[str, Any]:
+        return await fetch(FetchParams(ref=str(ref), **params), self, self.events.append)
+
+
+def bytes_of(body: FileBody) -> bytes:
+    """The bytes that a FileBody stands for."""
     with Path(body.path).open("rb") as file:
         file.seek(body.offset)
         return file.read(body.length)

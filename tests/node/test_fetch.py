@@ -1,19 +1,16 @@
 """Fetch keeps its promises on a simulated network: real stores, real answers, a wire that lies."""
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import trio
 
-from node.claims import Claims
-from node.crew import Crew, Network
-from node.fetch import fetch
+from node.crew import Crew
 from node.keyring import Keyring
-from node.messages import Event, FetchParams, Note
-from node.store import Store
+from node.messages import Note
 from p2p.errors import (
     NoSources,
     NotFound,
@@ -24,7 +21,7 @@ from p2p.errors import (
 from p2p.keys import SecretKey
 from p2p.references import share_link
 from p2p.tensors import read_safetensors
-from tests.fakes import FakeNetwork, FakeSource
+from tests.fakes import FakeSource, Machine
 from tests.node.conftest import Stores
 from tests.releases import (
     MIB,
@@ -35,24 +32,6 @@ from tests.releases import (
     state,
     write_folder,
 )
-
-
-@dataclass
-class Machine:
-    """A node without a wire of its own."""
-
-    store: Store
-    keyring: Keyring
-    wire: FakeNetwork = field(default_factory=FakeNetwork)
-    claims: Claims = field(default_factory=Claims)
-    events: list[Event] = field(default_factory=list)
-
-    def network(self) -> Network:
-        return self.wire
-
-    async def fetch(self, ref: object, **params: Any) -> dict[str, Any]:
-        return await fetch(FetchParams(ref=str(ref), **params), self, self.events.append)
-
 
 Machines = Callable[..., Awaitable[Machine]]
 

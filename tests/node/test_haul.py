@@ -11,12 +11,8 @@ import pytest
 import trio
 
 from node.api.peer import PeerApi
-from node.claims import Claims
-from node.crew import Network
-from node.fetch import fetch
 from node.haul import open_ways
 from node.keyring import Keyring
-from node.messages import Event, FetchParams
 from node.store import Store
 from p2p.address import Address
 from p2p.chunking import Profile
@@ -24,7 +20,7 @@ from p2p.errors import DiskFull, NoSources
 from p2p.http import FileBody, HttpLimits, Request, Response
 from p2p.lane import Door, Lane, LaneLimits, LaneServer, LaneSettings, open_lane, open_lane_server
 from p2p.rates import Rates
-from tests.fakes import FakeNetwork, FakeSource
+from tests.fakes import FakeSource, Machine, bytes_of
 from tests.node.conftest import Stores
 from tests.releases import MIB, noise, publish_into, write_folder
 
@@ -65,7 +61,7 @@ class LaneSource(FakeSource):
         if not isinstance(body, FileBody) or body.length < MIB:
             return response
         if self.trouble == "lies":
-            data = bytearray(await trio.to_thread.run_sync(_bytes_of, body))
+            data = bytearray(await trio.to_thread.run_sync(bytes_of, body))
             data[len(data) // 2] ^= 1
             return Response(206, response.headers, bytes(data))
         if self.trouble in ("dies", "once"):  # the head promises more than comes
@@ -95,35 +91,12 @@ class LaneSource(FakeSource):
             yield
 
 
-def _bytes_of(body: FileBody) -> bytes:
-    with body.path.open("rb") as file:
-        file.seek(body.offset)
-        return file.read(body.length)
-
-
-@dataclass
-class Reader:
-    """A node that fetches."""
-
-    store: Store
-    keyring: Keyring
-    wire: FakeNetwork = field(default_factory=FakeNetwork)
-    claims: Claims = field(default_factory=Claims)
-    events: list[Event] = field(default_factory=list)
-
-    def network(self) -> Network:
-        return self.wire
-
-    async def fetch(self, ref: object) -> dict[str, Any]:
-        return await fetch(FetchParams(ref=str(ref)), self, self.events.append)
-
-
 @dataclass
 class World:
     """A publisher's release, a reader, and lanes between them."""
 
     giver: Store
-    reader: Reader
+    reader: Machine
     ref: object
     stack: AsyncExitStack
 
@@ -142,7 +115,7 @@ def make_world(new_store: Stores, tmp_path: Path) -> Callable[[], Any]:
     async def make() -> AsyncIterator[World]:
         giver, taker = await new_store(), await new_store()
         release = await publish_into(giver, write_folder(tmp_path / "tiny", FILES))
-        reader = Reader(taker, Keyring(tmp_path / "keys"))
+        reader = Machine(taker, Keyring(tmp_path / "keys"))
         with trio.fail_after(30):
             async with AsyncExitStack() as stack:
                 yield World(giver, reader, release.manifest.cid, stack)

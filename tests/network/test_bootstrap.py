@@ -44,7 +44,7 @@ async def server(home: Path, *words: str) -> AsyncIterator[dict[str, Any]]:
                     line += piece
             yield json.loads(line)
             process.terminate()
-            with trio.fail_after(10):
+            with trio.fail_after(60):
                 assert await process.wait() == 0
     finally:
         if process.returncode is None:
@@ -63,7 +63,7 @@ async def ask(url: str, path: str) -> tuple[int, dict[str, str], bytes]:
 
 async def knows_somebody(url: str) -> None:
     """Wait until a server has a peer in its table."""
-    with trio.fail_after(15):
+    with trio.fail_after(60):
         while json.loads((await ask(url, "/health"))[2])["table"] == 0:  # noqa: ASYNC110
             await trio.sleep(0.05)  # it is another process: there is no event to wait for
 

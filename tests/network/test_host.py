@@ -62,10 +62,14 @@ async def test_connect_and_ask() -> None:
 async def test_dial_costs_no_fixed_delay() -> None:
     """A dial ends when it succeeds, not after the 250 ms that stock always waits."""
     async with crew() as hosts:
-        a, b = await hosts.host(), await hosts.host()
-        start = trio.current_time()
-        await b.host.connect(a.host.addresses[0])
-        assert trio.current_time() - start < 0.2
+        b = await hosts.host()
+        taken = []
+        while not taken or min(taken) >= 0.2:  # a busy machine is slow at times, a delay always
+            assert len(taken) < 10
+            a = await hosts.host()
+            start = trio.current_time()
+            await b.host.connect(a.host.addresses[0])
+            taken.append(trio.current_time() - start)
 
 
 async def test_failed_dial_is_forgotten() -> None:
@@ -104,7 +108,7 @@ async def test_silent_address_does_not_hold_up_the_next() -> None:
             first = Address.parse(f"/ip4/127.0.0.1/tcp/{silent.getsockname()[1]}")
             start = trio.current_time()
             await b.host.reach(a.host.peer_id, [first, *a.host.own_addresses()])
-            assert trio.current_time() - start < 2
+            assert trio.current_time() - start < PeerLimits().handshake_time  # the whole of it
 
 
 async def test_wrong_identity_is_refused() -> None:

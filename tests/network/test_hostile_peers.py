@@ -102,7 +102,7 @@ async def test_garbage_before_the_handshake(raw: bytes) -> None:
         async with sock:
             with contextlib.suppress(trio.BrokenResourceError):
                 await sock.send_all(raw)
-            with trio.fail_after(5):
+            with trio.fail_after(60):
                 await read_to_end(sock)
         assert len(play.victim.host.peers()) == 2
 
@@ -112,7 +112,7 @@ async def test_half_open_connections() -> None:
     limits = PeerLimits(handshake_time=0.5, handshakes=8, handshakes_per_address=4)
     async with stage(limits) as play:
         socks = [await trio.open_tcp_stream("127.0.0.1", play.port) for _ in range(40)]
-        with trio.fail_after(5):
+        with trio.fail_after(60):
             for sock in socks:
                 assert len(await read_to_end(sock)) < 100
                 await sock.aclose()
@@ -182,7 +182,7 @@ async def test_faults_are_logged_once_and_the_peer_is_dropped(
                     with contextlib.suppress(trio.BrokenResourceError):
                         await stream.send_all(b"nonsense\r\n\r\n")
                     await read_to_end(stream)
-            with trio.fail_after(5):
+            with trio.fail_after(60):
                 while not play.dropped():
                     await trio.testing.wait_all_tasks_blocked(0.01)
         lines = [
@@ -267,7 +267,7 @@ async def test_a_reader_that_takes_nothing() -> None:
         stream = await play.stream()
         await stream.send_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
         account = play.victim.host.book.account(play.attacker.host.peer_id, trio.current_time())
-        with trio.fail_after(8):
+        with trio.fail_after(60):
             while account.streams or not account.bytes_in:
                 await trio.testing.wait_all_tasks_blocked(0.05)
         play.victim.host.set_handler(hello)
@@ -318,7 +318,7 @@ async def test_a_peer_that_vanishes_while_it_is_answered() -> None:
             stream = await play.stream()
             await stream.send_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n" * 20)
         await play.attacker.stop()
-        with trio.fail_after(5):
+        with trio.fail_after(60):
             while len(play.victim.host.peers()) > 1:
                 await trio.testing.wait_all_tasks_blocked(0.02)
         assert not play.dropped()

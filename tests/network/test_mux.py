@@ -104,7 +104,7 @@ async def joined(kinds: tuple[Kind, Kind] = (OURS, OURS)) -> AsyncIterator[tuple
         nursery.start_soon(near.start)
         far = await accepted.receive()
         yield near, far
-        with trio.fail_after(5):
+        with trio.fail_after(60):
             await near.close()
             await far.close()
         nursery.cancel_scope.cancel()
@@ -187,7 +187,7 @@ async def bulk(conn: Any, size: int, seed: int) -> None:
 @mixed
 async def test_echo(kinds: tuple[Kind, Kind]) -> None:
     """Both sides open streams, write, half-close and read to the end."""
-    with trio.fail_after(10):
+    with trio.fail_after(60):
         async with joined(kinds) as (near, far), trio.open_nursery() as nursery:
             nursery.start_soon(accept_all, far, echo)
             nursery.start_soon(accept_all, near, echo)
@@ -227,7 +227,7 @@ async def test_bulk_both_ways(kinds: tuple[Kind, Kind]) -> None:
 @pytest.mark.parametrize("run", range(10))
 async def test_no_deadlock(run: int) -> None:
     """Bulk both ways on eight streams a side, and 200 new streams meanwhile, never hang."""
-    with trio.fail_after(20):
+    with trio.fail_after(60):
         async with joined() as (near, far), trio.open_nursery() as nursery:
             nursery.start_soon(accept_all, far, echo)
             nursery.start_soon(accept_all, near, echo)
@@ -266,7 +266,7 @@ async def test_paused_reader() -> None:
     """A reader that pauses holds up its own stream alone, within its window, and loses nothing."""
     go_on = trio.Event()
     body = pattern_of(4 * MIB, 3)[: 4 * MIB]
-    with trio.fail_after(20):
+    with trio.fail_after(60):
         async with joined() as (near, far), trio.open_nursery() as nursery:
             paused = await near.open_stream()
 
@@ -294,7 +294,7 @@ async def test_paused_reader() -> None:
 
 async def test_reads_are_cut_to_size() -> None:
     """A read returns at most what was asked for, at once; without a number, all that is there."""
-    with trio.fail_after(5):
+    with trio.fail_after(60):
         async with joined() as (near, far):
             stream = await near.open_stream()
             await stream.write(b"0123456789")
@@ -318,7 +318,7 @@ async def test_reads_are_cut_to_size() -> None:
 
 async def test_closed_for_writing() -> None:
     """After its end a stream is not written to, but still read from."""
-    with trio.fail_after(5):
+    with trio.fail_after(60):
         async with joined() as (near, far):
             async with await near.open_stream() as stream:
                 await stream.write(b"question")
@@ -336,7 +336,7 @@ async def test_closed_for_writing() -> None:
 
 async def test_reset() -> None:
     """A reset wakes the reader and the writer of the other side, and our own."""
-    with trio.fail_after(5):
+    with trio.fail_after(60):
         async with joined() as (near, far), trio.open_nursery() as nursery:
             stream = await near.open_stream()
             await stream.write(b"x")
@@ -363,7 +363,7 @@ async def test_reset() -> None:
 
 async def test_reset_before_accepted() -> None:
     """A stream that was reset before anyone accepted it is not handed out."""
-    with trio.fail_after(5):
+    with trio.fail_after(60):
         async with joined() as (near, far):
             gone = await near.open_stream()
             await gone.write(b"x")
@@ -377,7 +377,7 @@ async def test_reset_before_accepted() -> None:
 
 async def test_cancelled_write() -> None:
     """A write that is cancelled half-way resets its stream; before its first byte it does not."""
-    with trio.fail_after(5):
+    with trio.fail_after(60):
         async with joined() as (near, far):
             stream = await near.open_stream()
             await stream.write(bytes(INITIAL_WINDOW))
@@ -397,7 +397,7 @@ async def test_cancelled_write() -> None:
 
 async def test_cancelled_read() -> None:
     """A read that is cancelled loses no bytes."""
-    with trio.fail_after(5):
+    with trio.fail_after(60):
         async with joined() as (near, far):
             stream = await near.open_stream()
             await stream.write(b"1")
@@ -411,7 +411,7 @@ async def test_cancelled_read() -> None:
 
 async def test_close() -> None:
     """Closing ends both sides: what waits is woken, an end that came stays an end."""
-    with trio.fail_after(10):
+    with trio.fail_after(60):
         async with joined() as (near, far), trio.open_nursery() as nursery:
             cut, done = await near.open_stream(), await near.open_stream()
             await cut.write(b"part")
@@ -447,7 +447,7 @@ async def test_close() -> None:
 async def test_close_calls_back() -> None:
     """The swarm's hook is called once, when everything has ended."""
     calls = []
-    with trio.fail_after(5):
+    with trio.fail_after(60):
         async with joined() as (near, far):
 
             async def closed() -> None:
@@ -462,7 +462,7 @@ async def test_close_calls_back() -> None:
 
 async def test_hostile_peer() -> None:
     """A peer that breaks the protocol is told so and dropped, and everyone who waited is woken."""
-    with trio.fail_after(5):
+    with trio.fail_after(60):
         async with joined() as (near, far):
             stream = await near.open_stream()
             await stream.write(b"x")
@@ -479,7 +479,7 @@ async def test_hostile_peer() -> None:
 
 async def test_tampered_frame() -> None:
     """Bytes that do not decrypt end the connection."""
-    with trio.fail_after(5):
+    with trio.fail_after(60):
         async with joined() as (near, far):
             await trio.testing.wait_all_tasks_blocked(0.05)
             await near.secured_conn._raw.write(bytes([0, 20]) + bytes(20))
@@ -490,7 +490,7 @@ async def test_tampered_frame() -> None:
 
 async def test_cut_inside_frame() -> None:
     """A connection that ends inside a frame has not ended cleanly, but it has ended."""
-    with trio.fail_after(5):
+    with trio.fail_after(60):
         async with joined() as (near, far):
             await trio.testing.wait_all_tasks_blocked(0.05)
             await near.secured_conn._raw.write(bytes([0, 20]) + bytes(3))
@@ -502,7 +502,7 @@ async def test_cut_inside_frame() -> None:
 async def test_closed_while_negotiating() -> None:
     """A connection that ends before its muxer runs says so, whoever ended it."""
     left, right = (trio.SocketStream(end) for end in trio.socket.socketpair())
-    with trio.fail_after(5):
+    with trio.fail_after(60):
         near, far = await noise_pair(
             RawConnection(TrioTCPStream(left), True), RawConnection(TrioTCPStream(right), False)
         )
@@ -520,7 +520,7 @@ async def test_closed_while_negotiating() -> None:
 async def test_any_transport() -> None:
     """A noise session also runs over what is not a socket."""
     left, right = trio.testing.memory_stream_pair()
-    with trio.fail_after(5):
+    with trio.fail_after(60):
         near, far = await noise_pair(MemoryConn(left, True), MemoryConn(right, False))
         await near.write(b"in memory")
         assert await far.read() == b"in memory"
@@ -694,7 +694,7 @@ async def test_bug_ends_one_connection(caplog: pytest.LogCaptureFixture) -> None
 
 async def test_cancelled_start() -> None:
     """When its task is cancelled the connection leaves no waiter and no open socket."""
-    with trio.fail_after(5):
+    with trio.fail_after(60):
         async with trio.open_nursery() as nursery:
             extra = MuxConnection(MemoryConn(trio.testing.memory_stream_pair()[0], True), ID(b"x"))
             nursery.start_soon(extra.start)
@@ -729,7 +729,7 @@ async def test_whole_hosts() -> None:
         await stream.write(await stream.read(100))
         await stream.close()
 
-    with trio.fail_after(10):
+    with trio.fail_after(60):
         near, far = make_host(), make_host()
         far.set_stream_handler(name, handle)
         async with far.run([Multiaddr("/ip4/127.0.0.1/tcp/0")]), near.run([]):

@@ -43,7 +43,7 @@ class Door:
         """Send bytes as they are; return all that comes back until the server closes."""
         stream = await trio.open_tcp_stream("127.0.0.1", self.port)
         async with stream:
-            with trio.fail_after(10):
+            with trio.fail_after(60):
                 answer = b""
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(_send_all, stream, raw)

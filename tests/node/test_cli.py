@@ -386,7 +386,7 @@ async def test_ctrl_c_is_exit_code_130(door: Door) -> None:
                 stdout=subprocess.PIPE, stderr=subprocess.PIPE,
             )
         )  # fmt: skip
-        with trio.fail_after(10):
+        with trio.fail_after(60):
             await door.story.started.wait()
             child.send_signal(2)
             await door.story.cancelled.wait()

@@ -30,7 +30,7 @@ async def ask(
     """Call in a thread: the client blocks, and the node of these tests runs in this one."""
     events: list[Event] = []
     run = partial(call, config, name, *params, listen=events.append, only_running=only_running)
-    with trio.fail_after(10):
+    with trio.fail_after(60):
         return await trio.to_thread.run_sync(run), events
 
 
@@ -161,7 +161,7 @@ async def test_ctrl_c_cancels_in_the_node(config: Config) -> None:
         child = await nursery.start(
             partial(trio.run_process, [sys.executable, "-c", script], env=environ, check=False)
         )
-        with trio.fail_after(10):
+        with trio.fail_after(60):
             await door.story.started.wait()
             child.send_signal(2)
             await door.story.cancelled.wait()

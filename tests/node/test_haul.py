@@ -11,8 +11,10 @@ import pytest
 import trio
 
 from node.api.peer import PeerApi
+from node.fetch import fetch
 from node.haul import open_ways
 from node.keyring import Keyring
+from node.messages import Event, FetchParams, Progress
 from node.store import Store
 from p2p.address import Address
 from p2p.chunking import Profile
@@ -51,7 +53,7 @@ class LaneSource(FakeSource):
         offer = self.server.offer(self.peer, "tls")
         return await open_lane(
             self.peer, offer, offer.tickets[0], self.rates.of(self.peer),
-            HttpLimits(stall=1), lambda address: True,
+            HttpLimits(stall=1 if self.trouble == "stalls" else 60), lambda address: True,
         )  # fmt: skip
 
     async def answer(self, request: Request) -> Response:
@@ -193,8 +195,13 @@ async def test_a_cancelled_fetch_leaves_no_thread_and_goes_on(
         source = await world.source()
         source.rates_of_sender.change(up=4 * MIB)
         before = threading.active_count()
-        with trio.move_on_after(1.5) as scope:
-            await world.reader.fetch(world.ref)
+        with trio.CancelScope() as scope:
+
+            def report(event: Event) -> None:
+                if isinstance(event, Progress) and event.phase == "fetch" and event.done >= 2 * MIB:
+                    scope.cancel()
+
+            await fetch(FetchParams(ref=str(world.ref)), world.reader, report)
         assert scope.cancelled_caught
         while len(source.server):  # noqa: ASYNC110 - a real thread's end rings no bell
             await trio.sleep(0.005)
@@ -275,7 +282,7 @@ class SlowDoor(FakeSource):
 async def test_a_cancel_while_the_first_lane_opens_is_clean() -> None:
     """Whoever is cancelled while it waits for its first lane leaves no task behind."""
     source = SlowDoor()
-    with trio.fail_after(5):
+    with trio.fail_after(60):
         async with trio.open_nursery() as nursery:
 
             async def work() -> None:

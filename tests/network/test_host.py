@@ -63,7 +63,7 @@ async def test_dial_costs_no_fixed_delay() -> None:
     """A dial ends when it succeeds, not after the 250 ms that stock always waits."""
     async with crew() as hosts:
         b = await hosts.host()
-        taken = []
+        taken: list[float] = []
         while not taken or min(taken) >= 0.2:  # a busy machine is slow at times, a delay always
             assert len(taken) < 10
             a = await hosts.host()

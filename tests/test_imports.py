@@ -26,6 +26,7 @@ PURE = [
     "paths",
     "canonical",
     "fields",
+    "licenses",
     "terms",
     "entries",
     "manifest",

@@ -76,16 +76,11 @@ def open_bundle(data: bytes) -> Signed:
     return Signed(payload, key, key.did)
 
 
-def authenticate(payload: bytes, bundles: Iterable[bytes]) -> tuple[bytes, ...]:
-    """Return the bundles that sign exactly this manifest, one a key, the publisher's first.
+def signers(payload: bytes, bundles: Iterable[bytes]) -> tuple[dict[PublicKey, bytes], str]:
+    """Return who signed exactly this payload, each with one bundle, in the order they came.
 
-    Others are left out. ``VerificationFailed`` unless the manifest's publisher signed it.
+    Others are left out; the second value says why the last was, or that there was none.
     """
-    publisher = publisher_of(payload)
-    try:
-        owner = publisher_key(publisher)
-    except UsageError as exc:
-        raise VerificationFailed(f"The manifest's publisher has no key: {exc}") from exc
     good: dict[PublicKey, bytes] = {}
     reason = "none came"
     for data in islice(bundles, MAX_BUNDLES):
@@ -96,6 +91,22 @@ def authenticate(payload: bytes, bundles: Iterable[bytes]) -> tuple[bytes, ...]:
             continue
         if signed.payload == payload:
             good.setdefault(signed.key, data)
+        else:
+            reason = "the last signs something else"
+    return good, reason
+
+
+def authenticate(payload: bytes, bundles: Iterable[bytes]) -> tuple[bytes, ...]:
+    """Return the bundles that sign exactly this manifest, one a key, the publisher's first.
+
+    Others are left out. ``VerificationFailed`` unless the manifest's publisher signed it.
+    """
+    publisher = publisher_of(payload)
+    try:
+        owner = publisher_key(publisher)
+    except UsageError as exc:
+        raise VerificationFailed(f"The manifest's publisher has no key: {exc}") from exc
+    good, reason = signers(payload, bundles)
     if owner not in good:
         raise VerificationFailed(
             f"The manifest is not signed by its publisher {publisher} ({reason})."

@@ -58,6 +58,7 @@ __all__ = [
     "build_manifest",
     "parse_manifest",
     "publisher_of",
+    "title_of",
 ]
 
 Kind = Literal["model", "dataset"]
@@ -191,6 +192,16 @@ def parse_manifest(payload: bytes, listing: bytes | None = None) -> Manifest:
 def publisher_of(payload: bytes) -> str:
     """Return who a manifest says has published it; nothing else of it is checked."""
     return _statement(payload).child("predicate").text("publisher", PUBLISHER)
+
+
+def title_of(payload: bytes) -> tuple[str, str, str]:
+    """Return a manifest's publisher, name and version; nothing else of it is checked."""
+    predicate = _statement(payload).child("predicate")
+    return (
+        predicate.text("publisher", PUBLISHER),
+        predicate.text("name", NAME),
+        predicate.text("version", VERSION),
+    )
 
 
 def _tree(entries: Iterable[FileEntry], profile: Profile) -> Tree:

@@ -31,6 +31,7 @@ PURE = [
     "entries",
     "manifest",
     "envelope",
+    "naming",
     "address",
     "references",
     "schedule",

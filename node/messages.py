@@ -304,6 +304,25 @@ class GcParams:
 
 
 @dataclass(frozen=True, slots=True)
+class BundleExportParams:
+    """What ``bundle export`` is told."""
+
+    ref: str
+    file: str  # absolute; must not be there yet
+    lean: bool = False  # of the ancestors the statements alone
+    partial: bool = False  # leave out what this store lacks
+
+
+@dataclass(frozen=True, slots=True)
+class BundleImportParams:
+    """What ``bundle import`` is told."""
+
+    file: str  # absolute
+    pin: bool = True
+    dry_run: bool = False  # check the file, keep nothing
+
+
+@dataclass(frozen=True, slots=True)
 class KeyParams:
     """The name of a publisher key."""
 

@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, TypeVar
 from node import config as configuration
 from node.config import Config
 from node.messages import (
+    BundleExportParams,
+    BundleImportParams,
     ConfigKeyParams,
     ConfigSetParams,
     Event,
@@ -234,6 +236,23 @@ async def status(node: Node, params: NoParams, report: Report) -> Json:
     } | await usage(node.store)
 
 
+# -- one file for a release and its lineage
+
+
+async def bundle_export(node: Node, params: BundleExportParams, report: Report) -> Json:
+    """Write a release and its whole lineage into one file."""
+    from node.parcels.sending import export_bundle
+
+    return await export_bundle(params, node.store, node.keyring, report)
+
+
+async def bundle_import(node: Node, params: BundleImportParams, report: Report) -> Json:
+    """Take in such a file."""
+    from node.parcels.receiving import import_bundle
+
+    return await import_bundle(params, node, report)
+
+
 # -- the network
 
 
@@ -292,6 +311,8 @@ _TABLE: tuple[Operation[Any], ...] = (
     Operation("unpin", RefParams, unpin, "store"),
     Operation("gc", GcParams, gc, "store"),
     Operation("verify", VerifyParams, verify, "store"),
+    Operation("bundle.export", BundleExportParams, bundle_export, "store"),
+    Operation("bundle.import", BundleImportParams, bundle_import, "store"),
     Operation("key.new", KeyParams, key_new, "nothing"),
     Operation("key.list", NoParams, key_list, "nothing"),
     Operation("key.export", KeyParams, key_export, "nothing", here_only=True),

@@ -2,9 +2,10 @@
 
 import json
 import random
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from node.importers.folder import walk_folder
 from node.store import Store
@@ -61,6 +62,9 @@ async def publish_into(
     key: SecretKey = KEY,
     signer: SecretKey | None = None,
     profile: Profile = Profile.TENSOR_1M,
+    kind: str = "model",
+    license: str = "Apache-2.0",
+    lineage: Sequence[Mapping[str, Any]] = (),
 ) -> Published:
     """Publish a folder into a store; ``signer`` signs in the place of the publisher's key."""
     files = [(file.file, file.path) for file in walk_folder(folder)]
@@ -70,14 +74,15 @@ async def publish_into(
         for (_, path), one in zip(files, added, strict=True)
     ]
     built = build_manifest(
-        kind="model",
+        kind=kind,
         publisher=publisher_id(key.public),
         name=name,
         version=version,
         created="2026-11-22T00:00:00Z",
         files=entries,
         profile=profile,
-        license={"spdx": "Apache-2.0"},
+        license={"spdx": license},
+        lineage=lineage,
     )
     bundle = sign_bundle(built.manifest.payload, signer or key)
     if built.listing_bytes is not None:

@@ -12,11 +12,13 @@ from node.cli import VERSION
 BRANCHES = {
     "start": ("demo", "up", "status", "peers", "limits"),
     "share": ("publish", "fetch", "ls", "rm", "pin", "unpin", "gc", "verify"),
-    "trust": ("key",),
+    "trust": ("key", "bundle"),
     "other": ("env", "config", "completion"),
 }
 ALIASES = {"pull": "fetch"}
-_HOME = {name: module for module, names in BRANCHES.items() for name in names}
+# The modules of those commands that do not live in their branch's.
+_ELSEWHERE = {"bundle": "bundle"}
+_HOME = {name: module for module, names in BRANCHES.items() for name in names} | _ELSEWHERE
 
 
 class Tree(click.Group):

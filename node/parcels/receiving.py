@@ -1,0 +1,176 @@
+"""``allod bundle import``: from one file to releases that are held and served. Reads top to bottom.
+
+1  the statements     all of them, checked and judged before the first file is kept
+2  room               for everything that is not here yet
+3  the files          leaf by leaf; each is hashed before it is written, also those that are here
+4  the end            the file must end where it must; only now anything is recorded
+5  the record         the names, the ancestors, and the release itself last
+6  the announcement   if this node is on the network
+
+No network is touched. A file in which one bit is wrong leaves no release behind; of its leaves
+the good ones stay for the next try, and `allod gc` frees them.
+"""
+
+from collections.abc import Iterator
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Any, Protocol
+
+import trio
+
+from node.messages import BundleImportParams, Note, Report
+from node.parcels.intake import Arrived, Intake
+from node.store import Store, durable
+from node.upkeep import release_keys
+from p2p import parcel
+from p2p.cid import CID
+from p2p.envelope import authenticate
+from p2p.errors import NotFound, QuotaExceeded, UsageError
+from p2p.manifest import Manifest, parse_manifest
+from p2p.references import share_link
+
+Json = dict[str, Any]
+
+
+class ImportNode(Protocol):
+    """What an import needs of a node."""
+
+    @property
+    def store(self) -> Store: ...
+    def spread(self, cids: list[CID]) -> list[str]:
+        """Announce these if this node is on the network; its addresses, none if it is not."""
+        ...
+
+
+async def import_bundle(params: BundleImportParams, node: ImportNode, report: Report) -> Json:
+    """Take the file in; returns the JSON object of ``allod bundle import --json``."""
+    path = Path(params.file)
+    store = node.store
+    async with AsyncExitStack() as stack:
+        stream = await durable.on_disk("read the bundle", lambda: _open(path))
+        stack.callback(stream.close)
+        events = parcel.read_parcel(stream.readinto)
+        statements = await _next(events)
+        assert isinstance(statements, parcel.Statements)
+        arrived = await _judge(statements)
+        first = next(iter(arrived.values()))
+        report(
+            Note(
+                f"{first.manifest.name} {first.manifest.version} by {first.manifest.publisher}: "
+                f"{len(arrived)} releases, all signatures checked"
+            )
+        )
+        total = sum(one.manifest.size for one in arrived.values() if one.files)
+        if not params.dry_run:
+            await _check_room(store, total)
+        intake = Intake(store, arrived, total, report, keep=not params.dry_run)
+        await stack.enter_async_context(intake)
+        while (event := await _next(events)) is not None:
+            await intake.take(event)
+        await intake.finish()
+    if not params.dry_run:
+        await _record(store, arrived, params.pin)
+        for one in arrived.values():
+            if one.files:
+                node.spread(release_keys(one.manifest))
+    return await _result(params, statements, arrived, intake, store)
+
+
+def _open(path: Path) -> Any:
+    if not path.is_absolute():
+        raise UsageError(f"A bundle's file needs a whole path, {path} is none.")
+    try:
+        return path.open("rb", buffering=1 << 20)
+    except FileNotFoundError as exc:
+        raise NotFound(f"There is no file {path}.") from exc
+    except IsADirectoryError as exc:
+        raise UsageError(f"{path} is a folder, and a bundle is one file.") from exc
+
+
+async def _next(events: Iterator[parcel.Opened]) -> parcel.Opened | None:
+    return await durable.on_disk("read the bundle", lambda: next(events, None))
+
+
+async def _judge(statements: parcel.Statements) -> dict[CID, Arrived]:
+    """Step 1: whose word this is, and whether this node takes it."""
+
+    def work() -> dict[CID, Arrived]:
+        return {
+            one.manifest.cid: Arrived(
+                one.manifest, authenticate(one.manifest.payload, one.signatures), one.files
+            )
+            for one in statements.releases
+        }
+
+    return await trio.to_thread.run_sync(work)
+
+
+async def _check_room(store: Store, total: int) -> None:
+    """Step 2: say at once when it will not fit; what is here already may make it fit after all."""
+    usage = await store.usage()
+    if usage.quota is not None and total > usage.quota:
+        raise QuotaExceeded(
+            f"The bundle's files have {total:,} bytes, the store's quota is {usage.quota:,}.",
+            next="Raise store.quota.",
+        )
+
+
+async def _record(store: Store, arrived: dict[CID, Arrived], pin: bool) -> None:
+    """Step 5: the release itself last, so that it is never here without its ancestors."""
+    for cid, one in reversed(arrived.items()):
+        known = await store.release(cid)
+        complete = one.files or (known is not None and known.complete)
+        if complete and not one.files:
+            one.manifest = await _known_manifest(store, one.manifest)
+        await store.record(
+            one.manifest,
+            one.bundles,
+            pin=pin or (known is not None and known.pinned),
+            complete=complete,
+            directory_blocks=one.folders,
+        )
+        if complete:
+            await store.view(one.manifest)
+
+
+async def _known_manifest(store: Store, manifest: Manifest) -> Manifest:
+    """The manifest with its files, where this store has them and the bundle did not."""
+    known = await store.manifest(manifest.cid)
+    if manifest.listing is None or known is None or known[2] is None:
+        return manifest
+    return await trio.to_thread.run_sync(parse_manifest, manifest.payload, known[2])
+
+
+async def _result(
+    params: BundleImportParams,
+    statements: parcel.Statements,
+    arrived: dict[CID, Arrived],
+    intake: Intake,
+    store: Store,
+) -> Json:
+    first = next(iter(arrived.values())).manifest
+    total = sum(one.manifest.size for one in arrived.values() if one.files)
+    result: Json = {
+        "ok": True,
+        "ref": share_link(first.publisher, first.name, first.cid, ()),
+        "bundle": str(statements.cid),
+        "manifest": str(first.cid),
+        "root": str(first.root),
+        "path": None if params.dry_run else str(await store.view(first)),
+        "releases": [
+            {
+                "manifest": str(cid),
+                "publisher": one.manifest.publisher,
+                "name": one.manifest.name,
+                "version": one.manifest.version,
+                "files": one.files,
+            }
+            for cid, one in arrived.items()
+        ],
+        "publishers": sorted(statements.publishers),
+        "missing": [str(cid) for cid in statements.index.missing],
+        "bytes": {"total": total, "read": intake.read, "new": intake.new},
+    }
+    if params.dry_run:
+        result["dryRun"] = True
+    return result

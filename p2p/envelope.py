@@ -14,7 +14,7 @@ its publisher's only if its publisher signed it.
 Specifications: DSSE v1 (secure-systems-lab/dsse), sigstore protobuf-specs ``Bundle`` v0.3.
 """
 
-from base64 import b64decode, b64encode
+from base64 import b64encode
 from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import islice
@@ -46,7 +46,7 @@ class Signed:
 
 def sign_bundle(payload: bytes, key: SecretKey) -> bytes:
     """Sign an in-toto statement; ``UsageError`` for one too large to be read back."""
-    data = _write(payload, key.public, key.sign(_encoding(payload)))
+    data = _write(payload, key.public, key.sign(signed_bytes(payload)))
     if len(data) > MAX_BUNDLE:
         raise UsageError(f"A bundle has at most {MAX_BUNDLE} bytes, this one has {len(data)}.")
     return data
@@ -61,19 +61,29 @@ def open_bundle(data: bytes) -> Signed:
     signatures = envelope.children("signatures", 1)
     if not signatures:
         raise VerificationFailed("The bundle holds no signature.")
-    payload = _base64(envelope, "payload")
-    signature = _base64(signatures[0], "sig")
+    payload = envelope.base64("payload")
+    signature = signatures[0].base64("sig")
     try:
         key = PublicKey.from_did(signatures[0].get("keyid", str))
     except UsageError as exc:
         raise VerificationFailed(f"The bundle's keyid names no key: {exc}") from exc
     if _write(payload, key, signature) != data:
         raise VerificationFailed("The bundle holds more than a payload, a keyid and a signature.")
-    if not key.verify(_encoding(payload), signature):
+    if not key.verify(signed_bytes(payload), signature):
         raise VerificationFailed(
             f"The bundle's signature is not one by {key.did} over its payload."
         )
     return Signed(payload, key, key.did)
+
+
+def signed_bytes(payload: bytes) -> bytes:
+    """Return what DSSE signs: the type and the payload, each with its length."""
+    return b"DSSEv1 %d %b %d %b" % (
+        len(PAYLOAD_TYPE),
+        PAYLOAD_TYPE.encode(),
+        len(payload),
+        payload,
+    )
 
 
 def signers(payload: bytes, bundles: Iterable[bytes]) -> tuple[dict[PublicKey, bytes], str]:
@@ -114,16 +124,6 @@ def authenticate(payload: bytes, bundles: Iterable[bytes]) -> tuple[bytes, ...]:
     return (good.pop(owner), *good.values())
 
 
-def _encoding(payload: bytes) -> bytes:
-    """Return what DSSE signs: the type and the payload, each with its length."""
-    return b"DSSEv1 %d %b %d %b" % (
-        len(PAYLOAD_TYPE),
-        PAYLOAD_TYPE.encode(),
-        len(payload),
-        payload,
-    )
-
-
 def _write(payload: bytes, key: PublicKey, signature: bytes) -> bytes:
     """Return the one bundle of these three."""
     bundle: dict[str, Any] = {
@@ -136,11 +136,3 @@ def _write(payload: bytes, key: PublicKey, signature: bytes) -> bytes:
         },
     }
     return canonical.encode(bundle)
-
-
-def _base64(fields: Fields, key: str) -> bytes:
-    """Return a field in base64; whether it was spelled canonically shows when it is written."""
-    try:
-        return b64decode(fields.get(key, str), validate=True)
-    except ValueError as exc:
-        raise VerificationFailed(f"{fields.name}.{key} is not base64.") from exc

@@ -5,8 +5,10 @@ the beginning of what came.
 """
 
 import re
+from base64 import b64decode
 from collections.abc import Iterable
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, Final, TypeVar
 
 from p2p.cid import CID, Codec
@@ -20,6 +22,7 @@ _KINDS: Final = {
     int: "a whole number",
     bool: "true or false",
 }
+_TIME: Final = re.compile("[0-9]{4}(?:-[0-9]{2}){2}T[0-9]{2}(?::[0-9]{2}){2}Z")
 _SHOWN: Final = 60  # characters of a wrong value that an error repeats
 
 
@@ -66,6 +69,28 @@ class Fields:
     def text(self, key: str, pattern: re.Pattern[str]) -> str:
         """Return a field that is a text wholly of this form."""
         return _text(self._name(key), self.value.get(key), pattern)
+
+    def time(self, key: str) -> str:
+        """Return a field that is a UTC time like 2026-11-22T00:00:00Z, which there was or will be.
+
+        Times of this form are in the order of their texts.
+        """
+        text = self.text(key, _TIME)
+        try:
+            datetime.strptime(text, "%Y-%m-%dT%H:%M:%SZ")
+        except ValueError as exc:
+            raise VerificationFailed(f"{self._name(key)} is {text}, which is no time.") from exc
+        return text
+
+    def base64(self, key: str) -> bytes:
+        """Return the bytes of a field in base64.
+
+        There are several spellings of one value: who cares writes it again and compares.
+        """
+        try:
+            return b64decode(self.get(key, str), validate=True)
+        except ValueError as exc:
+            raise VerificationFailed(f"{self._name(key)} is not base64.") from exc
 
     def one_of(self, key: str, choices: Iterable[str]) -> str:
         """Return a field that is one of these texts."""

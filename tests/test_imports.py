@@ -67,6 +67,7 @@ NODE = [
     "config",
     "messages",
     "pace",
+    "page",
     "presence",
     "store",
     "keyring",

@@ -35,4 +35,11 @@ async def run_daemon(
             with announce_node(config, http=url, token=token):
                 ready(await OPERATIONS["status"].run(node, NoParams(), lambda event: None))
                 task_status.started()
+                await trio.to_thread.run_sync(_import_verbs)
                 await trio.sleep_forever()
+
+
+def _import_verbs() -> None:
+    """Have the long imports done before somebody waits for them; they cost a cold command much."""
+    import node.fetch
+    import node.publish  # noqa: F401

@@ -124,11 +124,15 @@ class Assembly:
         if self.in_memory(file):
             if not want.outline.verify(0, data):
                 raise BadBytes(f"The bytes that came are not the file {want.outline.root}.")
-            self._small.append((want.outline, bytes(data)))
-            if not self._keeping.locked() or len(self._small) > MAX_WAITING:
-                await self._keep()
+            await self.keep_small([(file, bytes(data))])
         else:
             await (await self.partial(file)).accept(leaf, data)
+
+    async def keep_small(self, files: Sequence[tuple[int, bytes]]) -> None:
+        """Take files of one leaf that are verified; they may wait a moment for others."""
+        self._small += [(self.wanted[file].outline, data) for file, data in files]
+        if not self._keeping.locked() or len(self._small) > MAX_WAITING:
+            await self._keep()
 
     def in_memory(self, file: int) -> bool:
         """Whether a file is one leaf that needs no partial: ``accept`` takes it."""

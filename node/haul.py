@@ -9,14 +9,14 @@ longer it begins with a stream and changes over between two tasks.
 """
 
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING
 
 import trio
 
 from node.store import Partial
-from p2p.errors import BadBytes
+from p2p.errors import BadBytes, NetworkError
 from p2p.schedule import Task
 
 if TYPE_CHECKING:  # they bring libp2p, which takes more than a second to import
@@ -117,7 +117,8 @@ async def haul(lane: "Lane", partial: Partial, task: Task, report: Callable[[int
         begin, stop = outline.span(at, end)
         size, due = 0, time.monotonic() + REPORT_TIME  # since, and until, a report
         buffer = lane.buffer
-        lane.ask_range(outline.root, begin, stop)
+        lane.ask((outline.root, begin, stop))
+        lane.answer()
         try:
             while at < min(end, task.stop) and go_on:
                 upto = min(outline.leaves_in(begin, begin + len(buffer)).stop, end)
@@ -145,13 +146,28 @@ async def haul(lane: "Lane", partial: Partial, task: Task, report: Callable[[int
     await lane.in_thread(work)
 
 
-async def haul_small(lane: "Lane", outline: "Outline") -> bytes:
-    """Read a file of one leaf by lane; nothing of it is verified yet."""
+async def haul_small(
+    lane: "Lane", outlines: "Sequence[Outline]"
+) -> tuple[list[bytes], NetworkError | None]:
+    """Read files of one leaf by lane, asked for in one breath.
 
-    def work() -> bytes:
-        data = lane.buffer[: outline.size]
-        lane.ask_range(outline.root, 0, outline.size)
-        lane.fill(data)
-        return bytes(data)
+    Returns those that came and are right, in this order, and what ended it if one did not come:
+    BadBytes, PeerRefused, PeerFault, or PeerGone when the lane broke.
+    """
+    came: list[bytes] = []
 
-    return await lane.in_thread(work)
+    def work() -> None:
+        lane.ask(*((outline.root, 0, outline.size) for outline in outlines))
+        for outline in outlines:
+            data = lane.buffer[: lane.answer()]
+            lane.fill(data)
+            if not outline.verify(0, data):
+                lane.usable = False
+                raise BadBytes(f"{outline.root} came with wrong bytes.", peer=lane.peer)
+            came.append(bytes(data))
+
+    try:
+        await lane.in_thread(work)
+    except NetworkError as exc:
+        return came, exc
+    return came, None

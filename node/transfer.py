@@ -42,6 +42,7 @@ log = logging.getLogger(__name__)
 
 WORKERS = 3  # streams for each source: while one waits for an answer, the others read
 LANES = 2  # lanes for each source: two threads keep two cores busy, a third gains nothing
+SMALL = 64  # files of one leaf that are asked for in one breath: a far peer's round trip is shared
 RETRY_AFTER = 0.5  # seconds before a source that failed is asked again, doubled each time
 MAX_RETRY_AFTER = 15.0  # seconds; longer pauses that a busy source asks for are not waited out
 PATIENCE = 60.0  # seconds in which nobody has anything to give before the fetch gives up
@@ -179,13 +180,16 @@ class Transfer:
                 try:
                     await self._carry(ways, member, task)
                 except BadBytes as exc:
-                    path = self._assembly.wanted[task.file].path
-                    self._crew.ban(member, f"{exc.message} (in {path})")
-                    self.swarm.leave(member.peer)
+                    self._ban(member, task, exc)
                     raise
                 finally:
                     self.swarm.release(task)
                     self._crew.notify()
+
+    def _ban(self, member: Member, task: Task, exc: BadBytes) -> None:
+        path = self._assembly.wanted[task.file].path
+        self._crew.ban(member, f"{exc.message} (in {path})")
+        self.swarm.leave(member.peer)
 
     async def _wait(self, member: Member, wait: Wait) -> None:
         if wait.starved:
@@ -201,7 +205,10 @@ class Transfer:
         lane = ways.lane()
         if lane is not None:
             try:
-                await self._haul(lane, member, task)
+                if self._assembly.in_memory(task.file):
+                    await self._haul_small(lane, member, task)
+                else:
+                    await self._haul(lane, member, task)
                 return
             except PeerGone as exc:
                 log.debug("a lane of %s broke: %s", member.peer, exc.message)
@@ -209,11 +216,6 @@ class Transfer:
             await self._read(await ways.session(), member, task)
 
     async def _haul(self, lane: "Lane", member: Member, task: Task) -> None:
-        if self._assembly.in_memory(task.file):
-            data = await haul_small(lane, self._outlines[task.file])
-            await self._keep(member, task, task.stop, bytearray(data), "lane")
-            return
-
         def report(leaves: int) -> bool:
             return self._count(member, task, leaves, "lane")
 
@@ -223,6 +225,32 @@ class Transfer:
         finally:
             if self.swarm.complete(task.file):
                 await self._assembly.finish(task.file)
+
+    async def _haul_small(self, lane: "Lane", member: Member, task: Task) -> None:
+        """Read a file of one leaf, and the next ones like it, with one trip to a thread."""
+        tasks = [task]
+        size = self._outlines[task.file].size
+        while len(tasks) < SMALL and self._assembly.in_memory(tasks[-1].file):
+            more = self.swarm.more(tasks[-1], size, trio.current_time())
+            if more is None:
+                break
+            tasks.append(more)
+            size += self._outlines[more.file].size
+        if not self._assembly.in_memory(tasks[-1].file):
+            self.swarm.release(tasks.pop())
+        try:
+            came, error = await haul_small(lane, [self._outlines[one.file] for one in tasks])
+            done = list(zip(tasks, came, strict=False))
+            await self._assembly.keep_small([(one.file, data) for one, data in done])
+            for one, _ in done:
+                self._count(member, one, 1, "lane")
+        finally:
+            for one in tasks[1:]:
+                self.swarm.release(one)
+        if isinstance(error, BadBytes):
+            self._ban(member, tasks[len(came)], error)
+        if error is not None:
+            raise error
 
     async def _read(self, session: "Session", member: Member, task: Task) -> None:
         """Read one task, leaf by leaf; it may be cut short when another worker took its tail."""

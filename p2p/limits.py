@@ -28,10 +28,10 @@ class PeerLimits:
     """Open inbound streams of one peer: a fetcher uses under ten, a DHT lookup three."""
     requests: int = 32
     """Requests of one peer that are being worked on at the same time."""
-    request_rate: float = 200.0
-    """Requests a second of one peer, in the long run: one range of 1 MiB each is 200 MB/s."""
-    request_burst: float = 400.0
-    """Requests at once before the rate counts: opening a folder of a few hundred files."""
+    request_rate: float = 500.0
+    """Requests a second of one peer, in the long run: a third of a core, or 500 small files."""
+    request_burst: float = 2000.0
+    """Requests at once before the rate counts: a folder of some thousand files, in seconds."""
     dht_rate: float = 50.0
     """DHT messages a second of one peer: a lookup asks one peer once."""
     dht_burst: float = 200.0

@@ -12,6 +12,7 @@ The rules:
 * Towards the end runs get shorter, so that the workers of one source end together.
 * Runs are taken from ``origin`` on, wrapping round: nodes that fetch the same release at the same
   time begin in different places and so have something to give each other.
+* Files of one leaf are handed out several at once, so that they can be asked for in one breath.
 * When nothing is unassigned any more, an idle worker takes the tail of the task that would end
   last, in proportion to the two rates; so the end does not wait for the slowest, and a stalled
   source loses its range.
@@ -48,6 +49,7 @@ class Task:
     stop: int
     position: int
     touched: float  # when it last made progress, seconds
+    leads: bool = True  # False: read after another one, by the same worker
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,6 +150,26 @@ class Swarm:
             mine.tasks.append(task)
             return task
         return Wait(now + MIN_THEFT, starved=self._overlap(self._left, mine.have, 0) is None)
+
+    def more(self, task: Task, size: int, now: float) -> Task | None:
+        """The next file of one leaf for the worker of ``task``, which has ``size`` bytes already.
+
+        None when the next unassigned file is larger, or elsewhere, or the worker has its share.
+        """
+        mine = self._sources.get(task.source)
+        if mine is None or size >= min(FIRST_TASK, self.remaining // TAIL_SHARE):
+            return None
+        found = self._overlap(self._todo, mine.have, self._base[task.file + 1])
+        if found is None:
+            return None
+        file = bisect_right(self._base, found[0]) - 1
+        if len(self._files[file]) > 1:
+            return None
+        self._todo.remove(found[0], found[0] + 1)
+        self._cursor = found[0] + 1
+        further = Task(task.source, file, 0, 1, 0, now, leads=False)
+        mine.tasks.append(further)
+        return further
 
     def advance(self, task: Task, leaves: int, now: float) -> bool:
         """Count ``leaves`` more verified leaves of a task; False: stop, the rest is another's."""
@@ -277,7 +299,8 @@ class Swarm:
         owner.sample_bytes += size
         elapsed = now - owner.sample_start
         if elapsed >= RATE_WINDOW:
-            rate = owner.sample_bytes / elapsed / max(1, len(owner.tasks))
+            workers = sum(task.leads for task in owner.tasks)
+            rate = owner.sample_bytes / elapsed / max(1, workers)
             owner.rate = RATE_MEMORY * owner.rate + (1 - RATE_MEMORY) * rate if owner.rate else rate
             owner.sample_start, owner.sample_bytes = now, 0
 

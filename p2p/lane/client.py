@@ -1,4 +1,4 @@
-"""The asking end of a lane: one request at a time, answers received where the caller wants them.
+"""The asking end of a lane: answers come in the order of the requests, where the caller wants them.
 
 The methods of ``Lane`` block and belong to a thread; ``open_lane`` and ``in_thread`` are trio's.
 What a stranger sends is bounded as on a stream: heads, statuses, lengths, silence.
@@ -7,6 +7,7 @@ After any fault the framing is unknown, so the lane is no longer ``usable`` and 
 
 import socket
 import time
+from collections import deque
 from collections.abc import Callable, Mapping
 from typing import TypeVar
 
@@ -43,9 +44,13 @@ class Lane:
         self._wire = wire
         self._ticket = ticket
         self._meter = rates.down
+        self._room = memoryview(bytearray(wire.limits.max_head))
         self._rest = memoryview(b"")
+        """What was received and not used yet."""
         self._left = 0
         """Bytes of the answer that are still to come."""
+        self._asked: deque[tuple[str, int, int]] = deque()
+        """Requests that are not answered yet: target and range."""
 
     @property
     def encrypted(self) -> bool:
@@ -59,13 +64,33 @@ class Lane:
 
     # -- blocking
 
-    def ask_range(self, cid: CID, start: int, stop: int) -> None:
-        """Ask for ``start <= i < stop`` of a file; then ``fill`` takes the bytes.
+    def ask(self, *ranges: tuple[CID, int, int]) -> None:
+        """Ask for ``start <= i < stop`` of files, all in one breath; PeerGone.
 
-        Raises PeerRefused for another status, PeerFault for a wrong answer, PeerGone.
+        For each, in this order, ``answer`` and then ``fill``.
         """
-        target = f"/ipfs/{cid}"
-        status, headers = self._ask(target, ("range", f"bytes={start}-{stop - 1}"))
+        if not self.usable:
+            raise PeerGone("The lane carries no further request.", peer=self.peer)
+        self.usable = False
+        lines = []
+        for cid, start, stop in ranges:
+            target = f"/ipfs/{cid}"
+            ticket, self._ticket = self._ticket, ""
+            lines.append(
+                f"GET {target} HTTP/1.1\r\nhost: allod\r\nrange: bytes={start}-{stop - 1}\r\n"
+                + (f"{HEADER}: {ticket}\r\n" if ticket else "")
+                + "\r\n"
+            )
+            self._asked.append((target, start, stop))
+        self._wire.send("".join(lines).encode("ascii"))
+
+    def answer(self) -> int:
+        """Begin with the next answer, and return its length.
+
+        Raises PeerRefused for another status than 206, PeerFault for a wrong answer, PeerGone.
+        """
+        target, start, stop = self._asked.popleft()
+        status, headers = self._head()
         if status != 206:
             body = self._small_body()
             raise PeerRefused(
@@ -82,6 +107,7 @@ class Lane:
                 f"in a body of {self._left}.",
                 peer=self.peer,
             )
+        return self._left
 
     def fill(self, view: memoryview) -> None:
         """Take exactly ``len(view)`` bytes of the answer; PeerGone when they don't come."""
@@ -94,11 +120,11 @@ class Lane:
             self._rest, view = self._rest[count:], view[count:]
         if view:
             self._wire.fill(view, self._meter)
-        self.usable = not self._left and not self._rest
+        self.usable = not self._left and not self._asked
 
     def leave(self) -> None:
         """Be done with the answer: read a short rest, else the lane is not usable any more."""
-        if not self.usable and self._left <= DRAIN:
+        if not self.usable and not self._asked and self._left <= DRAIN:
             self._small_body()
 
     def _small_body(self) -> bytes:
@@ -108,34 +134,27 @@ class Lane:
         self.fill(body)
         return bytes(body)
 
-    def _ask(self, target: str, *headers: tuple[str, str]) -> tuple[int, Mapping[str, str]]:
-        if not self.usable:
-            raise PeerGone("The lane carries no further request.", peer=self.peer)
-        self.usable = False
+    def _head(self) -> tuple[int, Mapping[str, str]]:
+        """Read the head of an answer: status and headers; what came beyond it is kept."""
         conn = h11.Connection(h11.CLIENT, max_incomplete_event_size=self._wire.limits.max_head)
-        ticket = ((HEADER, self._ticket),) if self._ticket else ()
-        self._ticket = ""
-        request = h11.Request(
-            method="GET", target=target, headers=[("host", "allod"), *headers, *ticket]
-        )
-        self._wire.send((conn.send(request) or b"") + (conn.send(h11.EndOfMessage()) or b""))
-        answer = self._answer(conn)
+        conn.send(h11.Request(method="GET", target="/", headers=[("host", "allod")]))
+        conn.send(h11.EndOfMessage())
+        answer = self._response(conn)
         said = {name.decode("ascii"): value.decode("latin-1") for name, value in answer.headers}
         if "content-length" not in said:
             raise PeerFault("Expected a body of known length on a lane.", peer=self.peer)
         self._left = int(said["content-length"])  # h11 has checked that it is a number
-        rest = bytes(conn.trailing_data[0])
-        if len(rest) > self._left:
+        self._rest = memoryview(conn.trailing_data[0])
+        if not self._asked and len(self._rest) > self._left:
             raise PeerFault("More came than the answer's length.", peer=self.peer)
-        self._rest = memoryview(rest)
-        if not self._left:
-            self.usable = True
+        self.usable = not self._left and not self._asked
         return answer.status_code, said
 
-    def _answer(self, conn: h11.Connection) -> h11.Response:
+    def _response(self, conn: h11.Connection) -> h11.Response:
         deadline = time.monotonic() + self._wire.limits.stall
-        room = memoryview(bytearray(self._wire.limits.max_head))
         interim, ended = 0, False
+        if self._rest:  # to h11, no bytes are the end
+            conn.receive_data(bytes(self._rest))
         while True:
             try:
                 event = conn.next_event()
@@ -153,9 +172,9 @@ class Lane:
             left = deadline - time.monotonic()
             if left <= 0:
                 raise self._wire.gone(TimeoutError())
-            count = self._wire.receive(room, left)
+            count = self._wire.receive(self._room, left)
             ended = not count
-            conn.receive_data(bytes(room[:count]))
+            conn.receive_data(bytes(self._room[:count]))
 
     # -- trio's side
 

@@ -189,8 +189,11 @@ class LaneServer:
         deadline = time.monotonic() + limits.prove_time
         if self.settings.encryption == "tls" or wire.speaks_tls(limits.prove_time):
             wire.serve_tls(self._certificate.context, limits.prove_time)
-        peer = ""
-        while (head := _read_head(wire, deadline)) is not None:
+        peer, rest = "", b""
+        while True:
+            head, rest = _read_head(wire, deadline, rest)
+            if head is None:
+                return
             headers = _headers(head)
             try:
                 if not peer:
@@ -236,26 +239,32 @@ class LaneServer:
             raise wire.gone()
 
 
-def _read_head(wire: Wire, deadline: float) -> h11.Request | None:
-    """Read one request head up to ``deadline``, or None when the peer closed before it began."""
+def _read_head(wire: Wire, deadline: float, rest: bytes) -> tuple[h11.Request | None, bytes]:
+    """Read one request head up to ``deadline``; None when the peer closed before it began.
+
+    ``rest`` is what came behind the request before, and what is returned beside the head is what
+    came behind this one: who has many small files to ask for does not wait for each answer.
+    """
     conn = h11.Connection(h11.SERVER, max_incomplete_event_size=wire.limits.max_head)
-    room = memoryview(bytearray(wire.limits.max_head))
-    begun = False
+    room = memoryview(b"")
+    begun = bool(rest)
+    if begun:
+        conn.receive_data(rest)
+        deadline = min(deadline, time.monotonic() + wire.limits.head)
     while True:
         try:
             event = conn.next_event()
         except h11.RemoteProtocolError as exc:
             raise PeerFault(f"Expected an HTTP request, came: {exc}.", peer=wire.peer) from exc
         if isinstance(event, h11.Request):
-            if conn.trailing_data[0]:
-                raise PeerFault("Expected one request at a time, without a body.", peer=wire.peer)
-            return event
+            return event, conn.trailing_data[0]
         if event is not h11.NEED_DATA:
-            return None
+            return None, b""
         left = deadline - time.monotonic()
         if left <= 0:
             raise wire.gone(TimeoutError()) if not begun else _slow(wire)
         try:
+            room = room or memoryview(bytearray(wire.limits.max_head))
             count = wire.receive(room, left)
         except PeerGone as exc:
             if begun and time.monotonic() >= deadline:

@@ -178,6 +178,27 @@ async def test_a_liar_on_a_lane_is_banned_and_nothing_of_it_stays(
         assert (await world.reader.store.verify()).bad == []
 
 
+@pytest.mark.parametrize("trouble", ["", "lies"])
+async def test_many_small_files_come_in_one_breath(
+    make_world: Callable[[], Any], tmp_path: Path, trouble: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Small files are asked for together, each is checked, and a wrong one names its file."""
+    monkeypatch.setattr("node.crew.LOOKUP_AGAIN", 0.05)
+    files = {f"part-{number}.bin": noise(1000 + number, number) for number in range(300)}
+    files["part-77.bin"] = noise(MIB, 9)  # a source that lies does so about files of 1 MiB
+    async with make_world() as world:
+        release = await publish_into(world.giver, write_folder(tmp_path / "many", files))
+        ref = release.manifest.cid
+        await world.source(trouble=trouble)
+        if not trouble:
+            got = await world.reader.fetch(ref)
+            assert by_kind(got) == {"lane": sum(map(len, files.values()))}
+        else:
+            with pytest.raises(NoSources, match=r"wrong bytes\. \(in part-77\.bin\)"):
+                await world.reader.fetch(ref)
+        assert (await world.reader.store.verify()).bad == []
+
+
 async def test_a_lane_that_stalls_holds_nothing_up(make_world: Callable[[], Any]) -> None:
     """Another source reads what a stalled lane was to read."""
     async with make_world() as world:

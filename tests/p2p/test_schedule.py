@@ -339,3 +339,40 @@ def test_runs_get_shorter_towards_the_end() -> None:
     run = simulate(swarm, files, {"a": Link(200 * MIB, workers=2)})
     assert run.seconds < 1.06
     assert run.read == 400 * MIB
+
+
+def test_small_files_are_handed_out_together() -> None:
+    """A worker gets further files of one leaf up to its share, and what it leaves is free again."""
+    files = [file_of(1000) for _ in range(100)] + [file_of(MIB, MIB)]
+    swarm = Swarm(files, every_leaf(files))
+    swarm.join("a", None)
+    task = swarm.next("a", 0.0)
+    assert isinstance(task, Task)
+    tasks, size = [task], 1000
+    while (more := swarm.more(tasks[-1], size, 0.0)) is not None:
+        tasks.append(more)
+        size += 1000
+    assert [one.file for one in tasks] == list(range(100))
+    for one in tasks[:40]:
+        swarm.advance(one, 1, 0.0)
+    for one in tasks:
+        swarm.release(one)
+    assert swarm.remaining == 2 * MIB + 60_000
+    again = swarm.next("a", 1.0)
+    assert isinstance(again, Task)
+    assert swarm.more(again, size=5 * MIB, now=1.0) is None
+
+
+def test_nobody_gets_small_files_that_are_elsewhere() -> None:
+    """Further files are only those that the source has, and none once it has left."""
+    files = [file_of(1000) for _ in range(4)] + [file_of(*[MIB] * 50)]
+    swarm = Swarm(files, every_leaf(files))
+    swarm.join("a", {0: RangeSet([(0, 1)]), 3: RangeSet([(0, 1)])})
+    task = swarm.next("a", 0.0)
+    assert isinstance(task, Task)
+    more = swarm.more(task, 1000, 0.0)
+    assert more is not None
+    assert more.file == 3
+    assert swarm.more(more, 2000, 0.0) is None
+    swarm.leave("a")
+    assert swarm.more(task, 1000, 0.0) is None

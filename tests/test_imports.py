@@ -39,6 +39,7 @@ PURE = [
     "parcel",
     "address",
     "references",
+    "policy",
     "schedule",
 ]
 NETWORK = [

@@ -252,6 +252,8 @@ class PublishParams:
     web_seeds: tuple[str, ...] = ()  # https URLs that hold the same files
     sha256: bool = False  # state the SHA-256 of every file too
     offline: bool = False  # record it here, announce nothing
+    croissant: bool = True  # describe a dataset that has no croissant.json
+    consent_expires: str = ""  # the last day on which the data may be used: 2030-12-31
 
 
 @dataclass(frozen=True, slots=True)

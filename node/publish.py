@@ -2,7 +2,7 @@
 
     1  walk        which files the folder has, and whether a release may name them
     2  add         one pass over the bytes: leaves, Outlines, CIDs; the files stay where they are
-    3  state       the manifest: files, licence, consent, lineage
+    3  state       the manifest: files, licence, consent, lineage; a dataset is described as well
     4  sign        with the publisher's key, which is not the node's
     5  record      one transaction; from here on the release is held
     6  announce    if this node is on the network; else the next one that runs here does it
@@ -17,9 +17,13 @@ from typing import Any, Protocol
 
 import trio
 
-from node.importers.card import CardFacts, guess_kind, media_type, read_card, statement_parts
+from node.describe import describe
+from node.importers.croissant import About, wants_croissant
 from node.importers.folder import FoundFile, walk_folder
+from node.importers.parts import read_parts
+from node.importers.suffixes import media_type
 from node.keyring import Keyring
+from node.lineage import license_findings, resolve_parents
 from node.messages import Note, Progress, PublishParams, Report
 from node.store import Added, Store
 from node.upkeep import release_keys
@@ -27,7 +31,7 @@ from p2p.chunking import Profile
 from p2p.cid import CID
 from p2p.envelope import sign_bundle
 from p2p.errors import NotFound, UsageError
-from p2p.keys import SecretKey, publisher_id
+from p2p.keys import publisher_id
 from p2p.manifest import (
     NAME,
     VERSION,
@@ -73,6 +77,8 @@ async def publish(params: PublishParams, node: PublishNode, report: Report) -> d
     profile = _profile(params.profile)
 
     found = await trio.to_thread.run_sync(walk_folder, Path(params.folder))
+    params = await resolve_parents(params, node.store, node.keyring, report)
+    parts = await trio.to_thread.run_sync(read_parts, params, found)
     added = await _add(found, profile, params.sha256, node.store, report)
     files = [
         FileEntry(
@@ -87,8 +93,21 @@ async def publish(params: PublishParams, node: PublishNode, report: Report) -> d
     ]
 
     earlier = await _earlier(node.store, publisher_id(key.public), called)
-    facts = await trio.to_thread.run_sync(read_card, found)
-    built = _state(params, called, files, profile, key, facts, earlier)
+    about = About(
+        publisher=publisher_id(key.public),
+        name=called.name,
+        version=called.version or _next_version(earlier),
+        created=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        parts=parts,
+        description=params.description,
+        web_seeds=params.web_seeds,
+    )
+    if params.croissant and wants_croissant(found, parts, params.kind):
+        entry, one = await describe(found, about, earlier, profile, node.store)
+        files.append(entry)
+        added.append(one)
+        parts.docs["croissant"] = entry.path
+    built = _state(about, files, profile, earlier)
     if earlier is not None and _says_the_same(earlier, built.manifest, called.version):
         report(Note("This very release is published already; nothing changes."))
         return _result(earlier, added, node)
@@ -113,6 +132,8 @@ async def publish(params: PublishParams, node: PublishNode, report: Report) -> d
         directory_blocks=built.tree.blocks,
     )
     await node.store.view(built.manifest)
+    for finding in await license_findings(node.store, built.manifest):
+        report(Note(finding.text, "warning" if finding.level == "problem" else "info"))
     return _result(built.manifest, added, node)
 
 
@@ -212,32 +233,25 @@ async def _tell_of_edits(
 
 
 def _state(
-    params: PublishParams,
-    called: _Name,
-    files: list[FileEntry],
-    profile: Profile,
-    key: SecretKey,
-    facts: CardFacts,
-    earlier: Manifest | None,
+    about: About, files: list[FileEntry], profile: Profile, earlier: Manifest | None
 ) -> Built:
     """Step 3: the manifest; UsageError when something in it cannot be said."""
-    paths = [entry.path for entry in files]
-    parts = statement_parts(params, facts, paths)
+    parts = about.parts
     return build_manifest(
-        kind=params.kind or guess_kind(paths, facts),
-        publisher=publisher_id(key.public),
-        name=called.name,
-        version=called.version or _next_version(earlier),
-        created=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        kind=parts.kind,
+        publisher=about.publisher,
+        name=about.name,
+        version=about.version,
+        created=about.created,
         files=files,
         profile=profile,
         supersedes=None if earlier is None else earlier.cid,
-        web_seeds=params.web_seeds,
+        web_seeds=about.web_seeds,
         license=parts.license,
         consent=parts.consent,
         lineage=parts.lineage,
         docs=parts.docs,
-        description=params.description,
+        description=about.description,
     )
 
 

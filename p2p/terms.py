@@ -8,9 +8,12 @@ Specification: docs/explanation/formats.md, "Licence, consent and lineage".
 """
 
 import re
+from collections.abc import Mapping
+from datetime import date
 from typing import Any, Final
 
 from p2p.cid import Codec
+from p2p.errors import VerificationFailed
 from p2p.fields import Fields
 from p2p.paths import check_path
 
@@ -27,6 +30,7 @@ ROLE: Final = re.compile("[a-z][a-z0-9_]{0,63}")
 """What a parent was to the release: base_model, dataset, ..."""
 URL: Final = re.compile(r"https?://[!-~]{1,2040}")
 """A web address, of the length that servers and browsers agree on."""
+_DAY: Final = re.compile("[0-9]{4}-[0-9]{2}-[0-9]{2}")  # RFC 3339, full-date
 _ANY: Final = re.compile(r"[^\x00-\x1f\x7f]{1,4096}")  # what a person wrote, on one line
 
 
@@ -44,7 +48,7 @@ def read_license(predicate: Fields) -> dict[str, Any]:
 
 
 def read_consent(predicate: Fields) -> dict[str, Any]:
-    """Return on what ground the data was gathered, for which uses, and whom to ask."""
+    """Return on what ground the data may be used, for what, until when, and whom to ask."""
     if "consent" not in predicate:
         return {}
     consent = predicate.child("consent")
@@ -55,11 +59,31 @@ def read_consent(predicate: Fields) -> dict[str, Any]:
         consent.texts("allowedUses", _ANY, MAX_USES)
     if "redistribution" in consent:
         consent.get("redistribution", bool)
+    if "expires" in consent:
+        text = consent.text("expires", _DAY)
+        try:
+            date.fromisoformat(text)
+        except ValueError as exc:
+            raise VerificationFailed(f"{consent.name}.expires is {text}, which is no day.") from exc
     return consent.value
 
 
+def expired(consent: Mapping[str, Any], today: date) -> bool:
+    """Say whether a consent has ended: it holds through the day that ``expires`` names, in UTC.
+
+    What is no day says nothing; ``read_consent`` lets none such pass.
+    """
+    try:
+        return date.fromisoformat(consent.get("expires", "9999-12-31")) < today
+    except (TypeError, ValueError):
+        return False
+
+
 def read_lineage(predicate: Fields) -> tuple[dict[str, Any], ...]:
-    """Return what the release was made from: each a role, and a manifest, a URI or a name."""
+    """Return what the release was made from: each a role, and a manifest, a URI or a name.
+
+    It may have several of the three; each that is there is checked.
+    """
     if "lineage" not in predicate:
         return ()
     parents = predicate.children("lineage", MAX_LINEAGE)
@@ -67,9 +91,9 @@ def read_lineage(predicate: Fields) -> tuple[dict[str, Any], ...]:
         parent.text("role", ROLE)
         if "manifest" in parent:
             parent.cid("manifest", Codec.JSON)
-        elif "uri" in parent:
+        if "uri" in parent:
             parent.text("uri", _ANY)
-        else:
+        if "name" in parent or not {"manifest", "uri"} & parent.value.keys():
             parent.text("name", _ANY)
     return tuple(parent.value for parent in parents)
 

@@ -84,6 +84,8 @@ NODE = [
     "statement",
     "holdings",
     "ancestry",
+    "lineage",
+    "describe",
     "upkeep",
     "publish",
     "fetch",

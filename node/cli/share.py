@@ -32,7 +32,11 @@ _ref = click.argument("ref")
 @click.option("--redistribution/--no-redistribution", default=None,
               help="Whether others may pass it on.")  # fmt: skip
 @click.option("--contact", default="", metavar="TEXT", help="Whom to ask about it.")
+@click.option("--consent-expires", default="", metavar="DATE",
+              help="The last day on which the data may be used, such as 2030-12-31.")  # fmt: skip
 @click.option("--description", default="", metavar="TEXT", help="What it is, in a sentence.")
+@click.option("--croissant/--no-croissant", default=True,
+              help="Whether a dataset that has no croissant.json gets one.")  # fmt: skip
 @click.option("--profile", default="", metavar="PROFILE",
               help="How files are cut: tensor-1m, fixed-1m or unixfs-v1-2025.")  # fmt: skip
 @click.option("--key", default="", metavar="NAME", help="The publisher key that signs.")

@@ -6,37 +6,32 @@ its top, as the Hugging Face Hub has it. Of that only the keys below are read, e
 Cards are often strangers' work, so all is bounded; a card that cannot be read is an error and not
 silence, because what it says about the licence would be lost.
 
-``statement_parts`` joins what the card says with what the publisher says; the publisher wins.
+What becomes of it in a statement is for parts.py to say.
 Specifications: the Hub's "model card metadata" and "dataset card metadata"; SPDX 3.0 licence list.
 """
 
 import re
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
 
 import yaml
 
 from node.importers.folder import FoundFile
-from node.importers.licenses import on_card, spelled
+from node.importers.licenses import on_card
 from node.importers.suffixes import WEIGHTS, media_type, suffix
-from node.messages import PublishParams
 from p2p.errors import UsageError
-from p2p.references import parse_reference
 
 __all__ = [
     "CardFacts",
-    "Parts",
     "guess_kind",
     "media_type",
     "parse_card",
     "read_card",
-    "statement_parts",
 ]
 
 CARD: Final = "README.md"
-CROISSANT: Final = "croissant.json"
 
 MAX_CARD: Final = 8 << 20
 """Bytes of a card in which its front matter must end; some list hundreds of configurations."""
@@ -49,24 +44,32 @@ MAX_VALUES: Final = 256
 MAX_VALUE: Final = 512
 """Characters of one value."""
 
-_TEXTS: Final = ("license_name", "license_link", "base_model_relation")
-_LISTS: Final = ("license", "base_model", "datasets", "tags", "language")
+_TEXTS: Final = ("license_name", "license_link", "base_model_relation", "pretty_name")
+_LISTS: Final = (
+    "license",
+    "licenses",
+    "base_model",
+    "datasets",
+    "source_datasets",
+    "tags",
+    "language",
+)
 # Only models have the first, only datasets the second, whatever else stands in the card.
 _OF_MODELS: Final = ("pipeline_tag", "library_name", "base_model", "model-index", "datasets")
 _OF_DATASETS: Final = (
     "annotations_creators",
     "configs",
     "dataset_info",
+    "language_creators",
+    "pretty_name",
     "size_categories",
+    "source_datasets",
     "task_categories",
     "task_ids",
 )
 _LOADER: Final = getattr(yaml, "CBaseLoader", yaml.BaseLoader)  # libyaml's, where it was built in
 _FRONT_MATTER: Final = re.compile(rb"\s*---[ \t]*\r?\n(.*?)\r?\n---[ \t]*(?:\r?\n|\Z)", re.DOTALL)
 _KEY: Final = re.compile(r"""["']?([A-Za-z0-9_-]+)["']?[ \t]*:(?:\s|$)""")
-_REPOSITORY: Final = re.compile(r"[A-Za-z0-9][\w.-]*(?:/[A-Za-z0-9][\w.-]*)?", re.ASCII)
-_URI: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:[!-~]+")
-_LICENSE_FILE: Final = re.compile(r"(?:licen[cs]e|copying)(?:\.(?:txt|md))?", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,19 +85,11 @@ class CardFacts:
     base_model: tuple[str, ...] = ()
     base_model_relation: str = ""
     datasets: tuple[str, ...] = ()
+    source_datasets: tuple[str, ...] = ()
+    pretty_name: str = ""
     tags: tuple[str, ...] = ()
     language: tuple[str, ...] = ()
     kind: Literal["model", "dataset", ""] = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Parts:
-    """The parts of a statement that say on what terms a release comes, as they stand in JSON."""
-
-    license: dict[str, Any] = field(default_factory=dict)
-    consent: dict[str, Any] = field(default_factory=dict)
-    lineage: list[dict[str, Any]] = field(default_factory=list)
-    docs: dict[str, Any] = field(default_factory=dict)
 
 
 def read_card(files: Iterable[FoundFile]) -> CardFacts:
@@ -123,14 +118,17 @@ def parse_card(data: bytes) -> CardFacts:
             next="Mend what stands between its two lines of dashes.",
         ) from exc
     names = _texts(values.get("license_name"))
-    licenses = [on_card(one, *names[:1]) for one in _texts(values.get("license"))]
+    stated = values.get("license", values.get("licenses"))  # as cards had it at first
+    licenses = [on_card(one, *names[:1]) for one in _texts(stated)]
     return CardFacts(
-        license=" AND ".join(dict.fromkeys(filter(None, licenses))),
+        license=_joined(licenses),
         license_name="".join(names[:1]),
         license_link="".join(_texts(values.get("license_link"))[:1]),
         base_model=_texts(values.get("base_model")),
         base_model_relation="".join(_texts(values.get("base_model_relation"))[:1]),
         datasets=_texts(values.get("datasets")),
+        source_datasets=_sources(_texts(values.get("source_datasets"))),
+        pretty_name="".join(_texts(values.get("pretty_name"))[:1]),
         tags=_texts(values.get("tags")),
         language=_texts(values.get("language")),
         kind=_kind(keys),
@@ -142,60 +140,6 @@ def guess_kind(paths: Iterable[str], facts: CardFacts) -> Literal["model", "data
     if facts.kind:
         return facts.kind
     return "model" if any(suffix(path) in WEIGHTS for path in paths) else "dataset"
-
-
-def statement_parts(params: PublishParams, facts: CardFacts, paths: Sequence[str]) -> Parts:
-    """Join what the publisher says with what the card says, for a release with these paths.
-
-    What the publisher says of a thing replaces all that the card says of it.
-    ``UsageError`` for a parent that is named so that nobody could find it again.
-    """
-    parts = Parts()
-    if params.license:
-        parts.license["spdx"] = spelled(params.license)
-    elif facts.license:
-        parts.license["spdx"] = facts.license
-        if facts.license_name:
-            parts.license["name"] = facts.license_name
-    files = [path for path in paths if _LICENSE_FILE.fullmatch(path)]
-    if not params.license and facts.license_link:
-        if facts.license_link in paths:
-            files.insert(0, facts.license_link)
-        else:
-            parts.license["link"] = facts.license_link
-    if files:
-        parts.license["file"] = files[0]
-
-    for key, value in {
-        "basis": params.consent_basis,
-        "personalData": params.personal_data,
-        "allowedUses": list(params.allowed_uses),
-        "contact": params.contact,
-    }.items():
-        if value:
-            parts.consent[key] = value
-    if params.redistribution is not None:
-        parts.consent["redistribution"] = params.redistribution
-
-    if params.base:
-        parts.lineage.extend(_parent("base_model", text) for text in params.base)
-    else:
-        for text in facts.base_model:
-            parent = _on_the_hub("base_model", "hf://", text)
-            if facts.base_model_relation:
-                parent["relation"] = facts.base_model_relation
-            parts.lineage.append(parent)
-    if params.data:
-        parts.lineage.extend(_parent("dataset", text) for text in params.data)
-    else:
-        parts.lineage.extend(
-            _on_the_hub("dataset", "hf://datasets/", text) for text in facts.datasets
-        )
-
-    for key, path in {"card": CARD, "croissant": CROISSANT}.items():
-        if path in paths:
-            parts.docs[key] = path
-    return parts
 
 
 def _head(file: Path) -> bytes:
@@ -258,6 +202,14 @@ def _texts(value: object) -> tuple[str, ...]:
     return tuple(text for text in texts if text and len(text) <= MAX_VALUE)[:MAX_VALUES]
 
 
+def _joined(licenses: list[str]) -> str:
+    """Return the expression by which all of these hold."""
+    all_of = list(dict.fromkeys(filter(None, licenses)))
+    if len(all_of) > 1:
+        all_of = [f"({one})" if " OR " in one else one for one in all_of]
+    return " AND ".join(all_of)
+
+
 def _kind(keys: set[str]) -> Literal["model", "dataset", ""]:
     """Say what has such keys in its card."""
     models, datasets = len(keys.intersection(_OF_MODELS)), len(keys.intersection(_OF_DATASETS))
@@ -266,23 +218,10 @@ def _kind(keys: set[str]) -> Literal["model", "dataset", ""]:
     return "model" if models > datasets else "dataset"
 
 
-def _parent(role: str, text: str) -> dict[str, Any]:
-    """Return what a publisher named as a parent: an exact release, or an address elsewhere."""
-    if text.startswith("hf:") and not text.startswith("hf://"):
-        text = "hf://" + text.removeprefix("hf:")
-    if _URI.fullmatch(text) and not text.startswith("allod:"):
-        return {"role": role, "uri": text}
-    reference = parse_reference(text)
-    if reference.manifest is None:
-        raise UsageError(
-            f"{text!r} may name another release tomorrow, and a lineage names exactly one.",
-            next="Give its manifest CID or its share link, or hf://ORG/REPO for one on the Hub.",
-        )
-    return {"role": role, "manifest": str(reference.manifest)}
+def _sources(texts: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the datasets that a dataset was made from, as its card writes them.
 
-
-def _on_the_hub(role: str, prefix: str, text: str) -> dict[str, Any]:
-    """Return what a card named as a parent: a repository, an address, or only a name."""
-    if _REPOSITORY.fullmatch(text):
-        return {"role": role, "uri": prefix + text}
-    return {"role": role, "uri" if _URI.fullmatch(text) else "name": text}
+    ``original`` says that there is none, ``extended|NAME`` that it adds to one.
+    """
+    names = (text.rpartition("|")[2].strip() for text in texts)
+    return tuple(name for name in names if name not in ("", "original", "extended"))

@@ -1,4 +1,4 @@
-"""What the end of a file's name tells: its media type, and whether it holds a model's weights.
+"""What the end of a file's name tells: its media type, its format, whether it holds weights.
 
 A table of our own and not Python's mimetypes, which reads what the system has: a release says the
 same wherever it is published.
@@ -6,6 +6,7 @@ same wherever it is published.
 Pure. Specification: the IANA registry of media types, and common use where it has none.
 """
 
+from collections.abc import Mapping
 from pathlib import PurePosixPath
 from typing import Final
 
@@ -49,6 +50,33 @@ MEDIA_TYPES: Final = {
     ".zst": "application/zstd",
 }
 
+DATA_FORMATS: Final[Mapping[str, tuple[str, ...]]] = {
+    "csv": ("text/csv",),
+    "tsv": ("text/tab-separated-values",),
+    "jsonl": ("application/jsonl", "application/jsonlines"),
+    "parquet": ("application/vnd.apache.parquet", "application/x-parquet"),
+    "arrow": ("application/vnd.apache.arrow.file",),
+    "json": ("application/json",),
+    "txt": ("text/plain",),
+    "jpg": ("image/jpeg",),
+    "png": ("image/png",),
+    "gif": ("image/gif",),
+    "webp": ("image/webp",),
+    "tif": ("image/tiff",),
+    "mp3": ("audio/mpeg",),
+    "wav": ("audio/wav",),
+    "flac": ("audio/flac",),
+    "ogg": ("audio/ogg",),
+    "mp4": ("video/mp4",),
+    "tar": ("application/x-tar",),
+    "zip": ("application/zip",),
+    "gz": ("application/gzip",),
+    "zst": ("application/zstd",),
+}
+"""Formats of data by their common suffix, with their media types: ours first, then loaders'."""
+
+_SAME: Final = {"ndjson": "jsonl", "jpeg": "jpg", "tiff": "tif", "feather": "arrow", "tgz": "gz"}
+
 
 def suffix(path: str) -> str:
     """Return the last suffix of a path, in lower case and with its dot."""
@@ -58,3 +86,10 @@ def suffix(path: str) -> str:
 def media_type(path: str) -> str | None:
     """Return the media type that a file's name tells, if there is a common one."""
     return MEDIA_TYPES.get(suffix(path))
+
+
+def data_format(path: str) -> str:
+    """Return the format of data that a file's name tells, a key of the table above, or nothing."""
+    end = suffix(path).removeprefix(".")
+    end = _SAME.get(end, end)
+    return end if end in DATA_FORMATS else ""

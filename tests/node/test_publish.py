@@ -1,5 +1,6 @@
 """Publish keeps its promises: one pass, in place, signed, and the same again changes nothing."""
 
+import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -269,13 +270,154 @@ async def test_a_dataset_is_told_from_its_content(machine: Machine, tmp_path: Pa
     )
     manifest = await machine.manifest(result)
     assert manifest.kind == "dataset"
-    assert [entry.path for entry in manifest.files] == ["train.parquet"]
+    assert [entry.path for entry in manifest.files] == ["croissant.json", "train.parquet"]
     assert manifest.consent == {
         "basis": "survey, informed consent",
         "personalData": "none",
         "allowedUses": ["research"],
         "redistribution": True,
     }
+
+
+async def test_consent_is_in_the_statement(machine: Machine, tmp_path: Path) -> None:
+    """All that a consent can say arrives, word for word, in the signed manifest."""
+    folder = write_folder(tmp_path / "d", {"a.csv": b"x\n1\n"})
+    result = await machine.publish(
+        folder,
+        "alice/data",
+        consent_basis="contract",
+        personal_data="voices",
+        allowed_uses=("research", "teaching"),
+        redistribution=False,
+        contact="data@example.org",
+        consent_expires="9000-12-31",
+    )
+    assert (await machine.manifest(result)).consent == {
+        "basis": "contract",
+        "personalData": "voices",
+        "allowedUses": ["research", "teaching"],
+        "redistribution": False,
+        "contact": "data@example.org",
+        "expires": "9000-12-31",
+    }
+
+
+@pytest.mark.parametrize(
+    "params", [{"license": "Apache2"}, {"consent_expires": "2020-01-01"}, {"base": ("x y",)}]
+)
+async def test_wrong_terms_cost_no_hashing(
+    machine: Machine, folder: Path, params: dict[str, Any]
+) -> None:
+    """A licence that nobody knows, or a malformed parent, is told before any byte is read."""
+    with pytest.raises(UsageError):
+        await machine.publish(folder, **params)
+    assert not machine.events
+    assert (await machine.store.usage()).files == 0
+
+
+async def test_a_dataset_is_described_beside_its_folder(machine: Machine, tmp_path: Path) -> None:
+    """Its Croissant metadata is a file of the release; the folder stays as it was."""
+    folder = write_folder(tmp_path / "d", {"train.csv": b"id,text\n1,a\n"})
+    first = await machine.publish(folder, "alice/data", license="cc-by-4.0")
+    manifest = await machine.manifest(first)
+    assert manifest.docs == {"croissant": "croissant.json"}
+    assert [one.name for one in folder.iterdir()] == ["train.csv"]
+    view = await machine.store.view(manifest)
+    document = json.loads((view / "croissant.json").read_bytes())
+    assert (document["version"], document["license"]) == (
+        "1",
+        "https://spdx.org/licenses/CC-BY-4.0",
+    )
+    assert document["datePublished"] == manifest.created[:10]
+    assert first["bytes"]["total"] == manifest.size
+    assert (await machine.store.verify()).bad == []
+
+    again = await machine.publish(folder, "alice/data", license="cc-by-4.0")
+    assert again["manifest"] == first["manifest"]
+    assert again["bytes"]["new"] == 0
+    (folder / "more.csv").write_bytes(b"id\n2\n")
+    second = await machine.manifest(await machine.publish(folder, "alice/data"))
+    assert json.loads(await _content(machine, second, "croissant.json"))["version"] == "2"
+    bare = await machine.manifest(await machine.publish(folder, "alice/bare", croissant=False))
+    assert "croissant.json" not in [one.path for one in bare.files]
+
+
+async def _content(machine: Machine, manifest: Manifest, path: str) -> bytes:
+    return (await machine.store.view(manifest) / path).read_bytes()
+
+
+async def test_a_dataset_that_was_fetched_is_the_same_published_again(
+    machine: Machine, tmp_path: Path
+) -> None:
+    """A folder with its own croissant.json is published as it is, so its address stays."""
+    folder = write_folder(tmp_path / "d", {"train.csv": b"id,text\n1,a\n"})
+    first = await machine.manifest(await machine.publish(folder, "alice/data"))
+    (folder / "croissant.json").write_bytes(await _content(machine, first, "croissant.json"))
+    machine.keyring.new("bob")
+    copy = await machine.manifest(await machine.publish(folder, "bob/data"))
+    assert copy.root == first.root
+
+
+@pytest.mark.parametrize(
+    ("files", "described"),
+    [
+        ({"notes.txt": b"x"}, False),
+        ({"tokenizer.json": b"{}"}, False),
+        ({"model.gguf": b"x", "eval.csv": b"x"}, False),
+        ({"notes.txt": b"x", "README.md": b"---\ntask_categories: [x]\n---\n"}, True),
+        ({"a/b/pic.jpg": b"x"}, True),
+        ({"croissant.json": b"{}", "a.csv": b"x"}, False),
+    ],
+)
+async def test_only_data_is_described(
+    machine: Machine, tmp_path: Path, files: dict[str, bytes], described: bool
+) -> None:
+    """Metadata is made for what is told, or looks, to be data, and replaces nobody's own."""
+    result = await machine.publish(write_folder(tmp_path / "d", files), "alice/x")
+    paths = [one["path"] for one in result["files"]]
+    assert sorted([*files, *["croissant.json"] * described]) == paths
+
+
+async def test_parents_become_the_releases_that_they_name(machine: Machine, folder: Path) -> None:
+    """A name that means a release here becomes its manifest, the newest or the version named."""
+    first = await machine.publish(folder, "alice/base@1.0")
+    (folder / "more").write_bytes(b"x")
+    second = await machine.publish(folder, "alice/base@1.1")
+    child = await machine.publish(
+        folder, "alice/child", base=("alice/base@1.0", "alice/base"), data=("hf:datasets/org/x",)
+    )
+    lineage = (await machine.manifest(child)).lineage
+    assert lineage == (
+        {"role": "base_model", "manifest": first["manifest"]},
+        {"role": "base_model", "manifest": second["manifest"]},
+        {"role": "dataset", "uri": "hf://datasets/org/x"},
+    )
+    assert not [one for one in machine.events if isinstance(one, Note)]
+
+
+async def test_a_parent_that_is_not_here_stays_a_name(machine: Machine, folder: Path) -> None:
+    """What a name means to others is not known, and the publisher hears what to do."""
+    child = await machine.publish(folder, base=("carol/base@3",))
+    assert (await machine.manifest(child)).lineage[0] == {
+        "role": "base_model", "name": "carol/base@3",
+    }  # fmt: skip
+    [note] = [one for one in machine.events if isinstance(one, Note)]
+    assert note.level == "warning"
+    assert "carol/base@3 is not held here" in note.text
+
+
+async def test_a_licence_that_the_base_forbids_is_told(machine: Machine, folder: Path) -> None:
+    """A non-commercial base under a permissive child is published, with a warning that says so."""
+    await machine.publish(folder, "alice/base", license="CC-BY-NC-4.0")
+    kept = await machine.publish(folder, "alice/kept", license="CC-BY-NC-4.0", base=("alice/base",))
+    assert kept["license"] == "CC-BY-NC-4.0"
+    assert not [one for one in machine.events if isinstance(one, Note)]
+    await machine.publish(folder, "alice/child", license="apache-2.0", base=("alice/base",))
+    [note] = [one for one in machine.events if isinstance(one, Note)]
+    assert note.level == "warning"
+    assert note.text == (
+        "base 1 (CC-BY-NC-4.0) allows no commercial use, and Apache-2.0 does not keep to that."
+    )
 
 
 async def test_sha256_is_stated_when_asked_for(machine: Machine, folder: Path) -> None:

@@ -9,7 +9,7 @@ nearest first. It cannot run in a circle, for a manifest can't hold its own hash
 It can be as large as strangers like, so it is followed within bounds, and says where it was cut.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -88,11 +88,16 @@ class Ancestry:
         return iter(self.releases.values())
 
 
-async def ancestry(store: "Store", cid: CID) -> Ancestry:
+async def ancestry(
+    store: "Store", cid: CID, given: Mapping[CID, tuple[Manifest, Sequence[bytes]]] | None = None
+) -> Ancestry:
     """Follow the lineage of a release through this store; a release that it lacks is ``missing``.
 
+    ``given``: checked manifests and their bundles that are not recorded, such as those of a release
+    about which it has to be decided whether it is taken.
     Manifests are checked as on arrival; who signed them is for the caller to look into.
     """
+    given = given or {}
     found: dict[CID, Ancestor] = {}
     due, known, size, cut = [cid], {cid}, 0, False
     for depth in range(MAX_DEPTH + 1):
@@ -100,7 +105,7 @@ async def ancestry(store: "Store", cid: CID) -> Ancestry:
         for one in due:
             if len(found) >= MAX_NODES or size > MAX_BYTES:
                 return Ancestry(found, True)
-            ancestor = await _read(store, one, depth)
+            ancestor = await _read(store, one, depth, given.get(one))
             found[one] = ancestor
             size += len(ancestor.manifest.payload) if ancestor.manifest is not None else 0
             for parent in ancestor.parents:
@@ -114,7 +119,12 @@ async def ancestry(store: "Store", cid: CID) -> Ancestry:
     return Ancestry(found, cut)
 
 
-async def _read(store: "Store", cid: CID, depth: int) -> Ancestor:
+async def _read(
+    store: "Store", cid: CID, depth: int, given: tuple[Manifest, Sequence[bytes]] | None
+) -> Ancestor:
+    if given is not None:
+        manifest, bundles = given
+        return Ancestor(cid, depth, manifest, tuple(bundles), False, _parents(manifest))
     statement = await store.statement(cid)
     if statement is None:
         return Ancestor(cid, depth, None, (), False, ())
@@ -129,5 +139,9 @@ async def _read(store: "Store", cid: CID, depth: int) -> Ancestor:
         manifest,
         statement.bundles,
         release is not None and release.complete,
-        tuple(Parent.of(entry) for entry in manifest.lineage),
+        _parents(manifest),
     )
+
+
+def _parents(manifest: Manifest) -> tuple[Parent, ...]:
+    return tuple(Parent.of(entry) for entry in manifest.lineage)

@@ -427,6 +427,11 @@ async def test_ancestry_is_met_once_and_nearest_first(world: World) -> None:
         (2, "words"),
     ]
     assert [parent.uri for parent in chain.first.parents] == ["", "hf://datasets/org/chat"]
+    machine = world.sender
+    await machine.store.remove(world.cid)
+    given = {world.cid: (world.tuned.manifest, [world.tuned.bundle])}
+    chain = await ancestry(machine.store, world.cid, given)
+    assert [one.complete for one in chain] == [False, True, True]
     gone = CID.of(b"{}", Codec.JSON)
     assert (await ancestry(world.sender.store, gone)).missing == [gone]
 

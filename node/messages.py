@@ -250,7 +250,7 @@ class PublishParams:
     description: str = ""
     key: str = ""  # the publisher key's name; empty: the configuration's
     web_seeds: tuple[str, ...] = ()  # https URLs that hold the same files
-    sha256: bool = False  # state the SHA-256 of every file too
+    sha256: bool = True  # make a model.sig, which takes the SHA-256 of every file
     offline: bool = False  # record it here, announce nothing
     croissant: bool = True  # describe a dataset that has no croissant.json
     consent_expires: str = ""  # the last day on which the data may be used: 2030-12-31

@@ -16,6 +16,7 @@ import trio
 from node.claims import Claims
 from node.config import Config
 from node.keyring import Keyring
+from node.model_sig import ModelSigner
 from node.store import Store, open_store
 from node.upkeep import keep_announced, keep_peers, read_peers
 from p2p.cid import CID
@@ -37,6 +38,7 @@ class Node:
         self.store = store
         self.keyring = Keyring(config.folders.keys)
         self.claims = Claims()
+        self.model_signer = ModelSigner(store, self.keyring)
         self.host: Host | None = None
         self.discovery: Discovery | None = None
         self.http_url: str | None = None
@@ -62,6 +64,10 @@ class Node:
             return []
         self._network.announce(cids)
         return self.host.addresses
+
+    def sign_later(self, cid: CID) -> bool:
+        """Have a marked release get its model.sig in the background; False without one."""
+        return self.model_signer.ask(cid)
 
     def join(self, host: "Host", discovery: "Discovery", network: "Network") -> None:
         """Put this node on the network."""
@@ -117,6 +123,7 @@ async def _go_online(node: Node, stack: AsyncExitStack) -> None:
     node.join(host, discovery, PeerNetwork(host, discovery, nursery, wants))
     nursery.start_soon(keep_announced, node.store, node.network())
     nursery.start_soon(keep_peers, discovery, peers_file)
+    nursery.start_soon(node.model_signer.run)
 
 
 def _open_lanes(node: Node, host: "Host") -> "AbstractAsyncContextManager[LaneServer]":

@@ -6,6 +6,7 @@
     4  sign        with the publisher's key, which is not the node's
     5  record      one transaction; from here on the release is held
     6  announce    if this node is on the network; else the next one that runs here does it
+    7  model.sig   for other tools; it takes longest, so it comes last, or in the background
 
 Publishing the same again changes nothing and gives the same link.
 """
@@ -25,13 +26,15 @@ from node.importers.suffixes import media_type
 from node.keyring import Keyring
 from node.lineage import license_findings, resolve_parents
 from node.messages import Note, Progress, PublishParams, Report
+from node.model_sig import sign_model
 from node.store import Added, Store
 from node.upkeep import release_keys
+from p2p.bundles import is_model_signature
 from p2p.chunking import Profile
 from p2p.cid import CID
 from p2p.envelope import sign_bundle
 from p2p.errors import NotFound, UsageError
-from p2p.keys import publisher_id
+from p2p.keys import SecretKey, publisher_id
 from p2p.manifest import (
     NAME,
     VERSION,
@@ -60,6 +63,10 @@ class PublishNode(Protocol):
         """Announce these if this node is on the network; its addresses, none if it is not."""
         ...
 
+    def sign_later(self, cid: CID) -> bool:
+        """Have a marked release get its model.sig in the background; False without one."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class _Name:
@@ -79,14 +86,13 @@ async def publish(params: PublishParams, node: PublishNode, report: Report) -> d
     found = await trio.to_thread.run_sync(walk_folder, Path(params.folder))
     params = await resolve_parents(params, node.store, node.keyring, report)
     parts = await trio.to_thread.run_sync(read_parts, params, found)
-    added = await _add(found, profile, params.sha256, node.store, report)
+    added = await _add(found, profile, node.store, report)
     files = [
         FileEntry(
             path=file.path,
             size=one.size,
             cid=one.outline.root,
             dag_size=one.outline.dag_size,
-            sha256=one.sha256,
             media_type=media_type(file.path),
         )
         for file, one in zip(found, added, strict=True)
@@ -110,7 +116,8 @@ async def publish(params: PublishParams, node: PublishNode, report: Report) -> d
     built = _state(about, files, profile, earlier)
     if earlier is not None and _says_the_same(earlier, built.manifest, called.version):
         report(Note("This very release is published already; nothing changes."))
-        return _result(earlier, added, node)
+        result = _result(earlier, added, node)
+        return result | {"modelSig": await _model_sig(params, earlier, key, node, report)}
     if earlier is not None and earlier.version == called.version:
         raise UsageError(
             f"Version {called.version} of {called.name} is published with other content.",
@@ -134,7 +141,8 @@ async def publish(params: PublishParams, node: PublishNode, report: Report) -> d
     await node.store.view(built.manifest)
     for finding in await license_findings(node.store, built.manifest):
         report(Note(finding.text, "warning" if finding.level == "problem" else "info"))
-    return _result(built.manifest, added, node)
+    result = _result(built.manifest, added, node)
+    return result | {"modelSig": await _model_sig(params, built.manifest, key, node, report)}
 
 
 def _called(params: PublishParams, node: PublishNode) -> _Name:
@@ -178,7 +186,7 @@ def _profile(text: str) -> Profile:
 
 
 async def _add(
-    found: list[FoundFile], profile: Profile, sha256: bool, store: Store, report: Report
+    found: list[FoundFile], profile: Profile, store: Store, report: Report
 ) -> list[Added]:
     """Step 2: take the files in, with progress; the answers are in the order of ``found``."""
     total, done = sum(file.size for file in found), 0
@@ -189,7 +197,7 @@ async def _add(
         report(Progress("hash", done=done, total=total))
 
     files = [(file.file, file.path) for file in found]
-    return await store.add_many(files, profile, sha256=sha256, progress=count)
+    return await store.add_many(files, profile, progress=count)
 
 
 async def _earlier(store: Store, publisher: str, called: _Name) -> Manifest | None:
@@ -287,6 +295,23 @@ def _says_the_same(old: Manifest, new: Manifest, version: str) -> bool:
 
 def _description(manifest: Manifest) -> object:
     return manifest.statement["predicate"].get("description")
+
+
+async def _model_sig(
+    params: PublishParams, manifest: Manifest, key: SecretKey, node: PublishNode, report: Report
+) -> str:
+    """Step 7: make the model.sig now, or have it made; say which."""
+    statement = await node.store.statement(manifest.cid)
+    if statement is not None and any(map(is_model_signature, statement.bundles)):
+        return "made"
+    if not params.sha256:
+        return "none"
+    await node.store.want_model_signature(manifest.cid, True)
+    if node.sign_later(manifest.cid):
+        return "later"
+    made = await sign_model(manifest.cid, key, node.store, report)
+    await node.store.want_model_signature(manifest.cid, False)
+    return "made" if made else "none"
 
 
 def _result(manifest: Manifest, added: list[Added], node: PublishNode) -> dict[str, Any]:

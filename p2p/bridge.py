@@ -39,7 +39,7 @@ from cryptography.hazmat.primitives.asymmetric.utils import (
 from p2p import canonical
 from p2p.certificates import ORDER, as_pem, certify, check_chain, signer_key
 from p2p.cid import CID, Codec, Hash
-from p2p.envelope import BUNDLE_TYPE, PAYLOAD_TYPE, signed_bytes
+from p2p.envelope import BUNDLE_TYPE, MAX_BUNDLE, PAYLOAD_TYPE, signed_bytes
 from p2p.errors import UsageError, VerificationFailed
 from p2p.fields import Fields
 from p2p.keys import PublicKey, SecretKey
@@ -48,9 +48,9 @@ from p2p.paths import MAX_PATH
 
 PREDICATE_TYPE: Final = "https://model_signing/signature/v1.0"
 
-MAX_MODEL_SIGNATURE: Final = 16 << 20
-"""Bytes of a ``model.sig``: it names every file, some 70,000 fit; it travels with the release."""
-MAX_RESOURCES: Final = 100_000
+MAX_MODEL_SIGNATURE: Final = MAX_BUNDLE
+"""Bytes of a ``model.sig``, a bundle like others: it names every file, and some 35,000 fit."""
+MAX_RESOURCES: Final = 50_000
 """Files that one names: no more would fit."""
 
 _SHA256: Final = re.compile("[0-9a-f]{64}")

@@ -81,6 +81,7 @@ NODE = [
     "selection",
     "export",
     "slicing",
+    "model_sig",
     "statement",
     "holdings",
     "ancestry",

@@ -42,16 +42,18 @@ _ref = click.argument("ref")
 @click.option("--key", default="", metavar="NAME", help="The publisher key that signs.")
 @click.option("--web-seed", "web_seeds", multiple=True, metavar="URL",
               help="A web folder that holds the same files.")  # fmt: skip
-@click.option("--sha256", is_flag=True,
-              help="State every file's SHA-256 too; slower, some tools ask for it.")  # fmt: skip
+@click.option("--no-sha256", is_flag=True,
+              help="Make no model.sig, which takes the SHA-256 of every file.")  # fmt: skip
 @_offline
-def publish(run: Run, folder: Path, kind: str | None, **given: Any) -> int:
+def publish(run: Run, folder: Path, kind: str | None, no_sha256: bool, **given: Any) -> int:
     """Publish a folder, or a single file.
 
     It is hashed where it lies, signed and announced. The last line printed is the link to share.
     """
     given["offline"] |= run.config().p2p.offline  # by ALLOD_OFFLINE, or in the file
-    params = PublishParams(folder=str(folder.absolute()), kind=kind or "", **given)
+    params = PublishParams(
+        folder=str(folder.absolute()), kind=kind or "", sha256=not no_sha256, **given
+    )
     found = run.call("publish", params, flags=_flags(params.offline))
     moved = found["bytes"]
     lines = []

@@ -14,6 +14,7 @@ This is the one door to it. What lies behind, from the ground up:
     damage        what becomes of a damaged file
     reuse, partial    files that are being put together
     releases, view    what was recorded, and the folders that engines open
+    sums          SHA-256 of whole files, for other tools
     verify, rebuild, gc    the long looks at everything
 
 The promises: what a method has returned for survives a power cut; what was not verified is never
@@ -53,12 +54,14 @@ from node.store.releases import Releases, Statement, delete_trees
 from node.store.retention import Ledger
 from node.store.reuse import local_leaves
 from node.store.shelf import Shelf
+from node.store.sums import sha256_of
 from node.store.verify import Damage, VerifyReport, verify
 from node.store.view import refresh
 from p2p.chunking import Profile
 from p2p.cid import CID, Buffer, Codec
 from p2p.dag import Outline
 from p2p.errors import StoreBusy, StoreError
+from p2p.keys import PublicKey
 from p2p.manifest import Manifest
 from p2p.ranges import RangeSet
 
@@ -127,7 +130,6 @@ class Store:
         name: str,
         profile: Profile,
         *,
-        sha256: bool = False,
         progress: Progress | None = None,
     ) -> Added:
         """Take in a file of any size, in place where that can be; it stays where it is.
@@ -136,18 +138,17 @@ class Store:
         ``SourceChanged`` if it changed meanwhile, ``QuotaExceeded`` or ``DiskFull`` if it had to be
         copied and there is no room.
         """
-        return await take(self._shelf, file, name, profile, sha256=sha256, progress=progress)
+        return await take(self._shelf, file, name, profile, progress=progress)
 
     async def add_many(
         self,
         files: Sequence[tuple[Path, str]],
         profile: Profile,
         *,
-        sha256: bool = False,
         progress: Progress | None = None,
     ) -> list[Added]:
         """Do ``add`` for each (file, name), in order; small files are synced many at a time."""
-        return await take_many(self._shelf, files, profile, sha256=sha256, progress=progress)
+        return await take_many(self._shelf, files, profile, progress=progress)
 
     async def add_bytes(self, data: bytes, profile: Profile) -> Added:
         """Keep bytes from memory as a file, such as a listing."""
@@ -318,6 +319,37 @@ class Store:
     async def statement(self, cid: CID) -> Statement | None:
         """Return the manifest's bytes and its signature bundles."""
         return await self._releases.statement(cid)
+
+    async def add_bundles(
+        self,
+        manifest_cid: CID,
+        bundles: Collection[bytes],
+        owners: Collection[PublicKey],
+        known: Collection[PublicKey] = (),
+    ) -> int:
+        """Keep further bundles of a release, verified; return how many are new. ``NotFound``.
+
+        Which stay, where they are too many, says ``p2p.bundles.keep_bundles``, with the publisher's
+        keys as ``owners`` and those whose word is wanted as ``known``.
+        """
+        return await self._releases.add_bundles(manifest_cid, bundles, owners, known)
+
+    async def sha256(
+        self, cids: Collection[CID], progress: Progress | None = None
+    ) -> dict[CID, str]:
+        """Return the SHA-256, in hex, of those files that are here whole.
+
+        What is not known yet is hashed, one file after the other; ``progress`` hears of bytes.
+        """
+        return await sha256_of(self._shelf, cids, progress)
+
+    async def want_model_signature(self, manifest_cid: CID, wanted: bool) -> None:
+        """Remember that a release is to get a ``model.sig``, or that there is no more to do."""
+        await self._releases.want(manifest_cid, wanted)
+
+    async def model_signatures_wanted(self) -> list[CID]:
+        """Return the releases that still are to get a ``model.sig``."""
+        return await self._releases.wanted()
 
     async def view(self, manifest: Manifest) -> Path:
         """Make, or bring up to date, the folder in which engines find the release's files."""

@@ -1,7 +1,7 @@
 """The index's tables of whole files, of their leaves, and of the nodes of Outlines."""
 
 import json
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -81,6 +81,7 @@ class FileRows:
                 keys,
             )
             await transaction.many("DELETE FROM files WHERE cid = ?", keys)
+            await transaction.many("DELETE FROM sums WHERE cid = ?", keys)
 
         await self._index.write(work)
 
@@ -103,6 +104,25 @@ class FileRows:
 
         # A million take seconds; of a few the thread would be the dearer part.
         return read() if len(rows) < FEW else await trio.to_thread.run_sync(read)
+
+    async def put_sums(self, sums: Mapping[CID, bytes]) -> None:
+        """Remember the SHA-256 of whole files."""
+        rows = [(bytes(cid), digest) for cid, digest in sums.items()]
+
+        async def work(transaction: Transaction) -> None:
+            await transaction.many("INSERT OR REPLACE INTO sums VALUES (?, ?)", rows)
+
+        await self._index.write(work)
+
+    async def sums(self, cids: Collection[CID]) -> dict[CID, bytes]:
+        """Return what is remembered of the SHA-256 of these files."""
+        keys = json.dumps([bytes(cid).hex() for cid in cids])
+        rows = await self._index.ask(
+            "SELECT cid, sha256 FROM json_each(?) AS wanted"
+            " JOIN sums ON cid = unhex_(wanted.value)",
+            keys,
+        )
+        return {CID.from_bytes(cid): bytes(digest) for cid, digest in rows}
 
     async def charged(self) -> tuple[int, int, int]:
         """Return the sum of what counts against the quota, of all sizes, and the count of files."""

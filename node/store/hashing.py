@@ -6,7 +6,6 @@ So memory is (number of workers) x PIECE whatever the size of the file, and mmap
 file that shrinks meanwhile would kill the process with SIGBUS instead of giving a short read.
 """
 
-import hashlib
 import os
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -136,14 +135,6 @@ def read_into(fd: int, buffer: memoryview, offset: int) -> int:
     return done
 
 
-@dataclass(frozen=True, slots=True)
-class Hashed:
-    """The digests of all leaves, one after the other, and the SHA-256 of the file if asked for."""
-
-    digests: bytes
-    sha256: str | None
-
-
 async def hash_leaves(
     fd: int,
     sizes: Iterable[int],
@@ -151,17 +142,14 @@ async def hash_leaves(
     cores: trio.CapacityLimiter,
     *,
     copy_to: int | None = None,
-    sha256: bool = False,
     progress: Progress | None = None,
-) -> Hashed:
+) -> bytes:
     """Hash each leaf of a file, and copy the bytes to ``copy_to`` meanwhile if that is given.
 
-    Raises ``SourceChanged`` when the file is shorter than ``sizes`` say, ``OSError`` unmapped.
+    Returns the digests, one after the other. Raises ``SourceChanged`` when the file is shorter than
+    ``sizes`` say, ``OSError`` unmapped.
     """
     results: dict[int, bytes] = {}
-    whole = hashlib.sha256() if sha256 else None
-    turn = trio.Event()  # the whole-file hash takes the pieces in order: each waits for the last
-    turn.set()
 
     def work(piece: Piece, buffer: memoryview) -> bytes:
         data = buffer[: piece.size]
@@ -171,29 +159,13 @@ async def hash_leaves(
             durable.write_at(copy_to, data, piece.offset)
         return b"".join([hash.digest(leaf) for _, _, leaf in piece.leaves(data)])
 
-    turns: dict[int, tuple[trio.Event, trio.Event]] = {}
-
-    def in_order() -> Iterator[Piece]:
-        nonlocal turn
-        for piece in pieces(sizes):
-            mine = trio.Event()
-            turns[piece.first] = turn, mine
-            turn = mine
-            yield piece
-
     async def then(piece: Piece, buffer: memoryview, digests: bytes) -> None:
         results[piece.first] = digests
-        before, mine = turns.pop(piece.first)
-        if whole is not None:
-            await before.wait()
-            await trio.to_thread.run_sync(whole.update, buffer[: piece.size], limiter=cores)
-            mine.set()
         if progress is not None:
             progress(piece.size)
 
-    await each_piece(in_order(), work, then, cores)
-    digests = b"".join([results[first] for first in sorted(results)])
-    return Hashed(digests, whole.hexdigest() if whole is not None else None)
+    await each_piece(pieces(sizes), work, then, cores)
+    return b"".join([results[first] for first in sorted(results)])
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,6 @@ A linked file is synced first. That puts its bytes on disk, which nobody else ma
 makes later writes through a memory map show in the modification time.
 """
 
-import hashlib
 import os
 import stat
 from collections.abc import Iterator, Sequence
@@ -22,7 +21,7 @@ import trio
 
 from node.store import durable
 from node.store.facts import Facts
-from node.store.hashing import Hashed, Progress, each_piece, hash_leaves, pieces, read_into
+from node.store.hashing import Progress, each_piece, hash_leaves, pieces, read_into
 from node.store.layout import temporary
 from node.store.outlines import discard
 from node.store.shelf import Room, Shelf, Staged
@@ -42,15 +41,11 @@ FEW: Final = 16  # of them that one thread takes at once: a trip there costs as 
 
 @dataclass(frozen=True, slots=True)
 class Added:
-    """A file that is in the store now: its Outline, its size in bytes, how it got there.
-
-    ``sha256``: of the whole file, in hex, where it was asked for.
-    """
+    """A file that is in the store now: its Outline, its size in bytes, how it got there."""
 
     outline: Outline
     size: int
     method: Method
-    sha256: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +115,6 @@ async def take(
     name: str,
     profile: Profile,
     *,
-    sha256: bool = False,
     progress: Progress | None = None,
 ) -> Added:
     """Take in one file of any size: see ``Store.add``."""
@@ -129,8 +123,8 @@ async def take(
         [source] = await _stage(shelf, [(file, name)], temps)
         with shelf.room(source.charge) as room:
             with durable.disk_errors("read a file"):
-                outline, whole = await _hash_large(shelf, source, profile, sha256, progress)
-            [added] = await _keep(shelf, [(source, outline, whole)], room)
+                outline = await _hash_large(shelf, source, profile, progress)
+            [added] = await _keep(shelf, [(source, outline)], room)
             return added
     finally:
         discard(temps)
@@ -141,7 +135,6 @@ async def take_many(
     files: Sequence[tuple[Path, str]],
     profile: Profile,
     *,
-    sha256: bool = False,
     progress: Progress | None = None,
 ) -> list[Added]:
     """Take in many files, small ones together: see ``Store.add_many``."""
@@ -152,10 +145,10 @@ async def take_many(
         if not large[number]:
             small.append(number)
         else:
-            added[number] = await take(shelf, file, name, profile, sha256=sha256, progress=progress)
+            added[number] = await take(shelf, file, name, profile, progress=progress)
     for start in range(0, len(small), BATCH):
         batch = small[start : start + BATCH]
-        done = await _take_small(shelf, [files[n] for n in batch], profile, sha256, progress)
+        done = await _take_small(shelf, [files[n] for n in batch], profile, progress)
         added.update(zip(batch, done, strict=True))
     return [added[number] for number in range(len(files))]
 
@@ -164,22 +157,17 @@ async def _take_small(
     shelf: Shelf,
     files: Sequence[tuple[Path, str]],
     profile: Profile,
-    sha256: bool,
     progress: Progress | None,
 ) -> list[Added]:
     temps: list[Path] = []
-    hashed: dict[Path, tuple[_Source, Outline, str | None]] = {}
+    hashed: dict[Path, tuple[_Source, Outline]] = {}
 
-    def work(few: _Few, buffer: memoryview) -> list[tuple[Outline, str | None]]:
-        return [
-            _hash_small(source, profile, buffer[: source.size], sha256) for source in few.sources
-        ]
+    def work(few: _Few, buffer: memoryview) -> list[Outline]:
+        return [_hash_small(source, profile, buffer[: source.size]) for source in few.sources]
 
-    async def then(
-        few: _Few, buffer: memoryview, results: list[tuple[Outline, str | None]]
-    ) -> None:
-        for source, result in zip(few.sources, results, strict=True):
-            hashed[source.temp] = (source, *result)
+    async def then(few: _Few, buffer: memoryview, results: list[Outline]) -> None:
+        for source, outline in zip(few.sources, results, strict=True):
+            hashed[source.temp] = (source, outline)
             if progress is not None:
                 progress(source.size)
 
@@ -288,8 +276,8 @@ def _open_source(path: Path) -> int:
 
 
 async def _hash_large(
-    shelf: Shelf, source: _Source, profile: Profile, sha256: bool, progress: Progress | None
-) -> tuple[Outline, str | None]:
+    shelf: Shelf, source: _Source, profile: Profile, progress: Progress | None
+) -> Outline:
     fd = source.open()
     copy_to: int | None = None
     try:
@@ -297,13 +285,12 @@ async def _hash_large(
             copy_to = durable.create(source.temp)
         sizes = await trio.to_thread.run_sync(source.cut, fd, profile)
         try:
-            hashed = await hash_leaves(
+            digests = await hash_leaves(
                 fd,
                 sizes,
                 profile.hash,
                 shelf.cores,
                 copy_to=copy_to,
-                sha256=sha256,
                 progress=progress,
             )
         except SourceChanged:
@@ -317,16 +304,10 @@ async def _hash_large(
         os.close(fd)
         if copy_to is not None:
             os.close(copy_to)
-    return await trio.to_thread.run_sync(_outline, sizes, hashed, profile), hashed.sha256
+    return await trio.to_thread.run_sync(Outline.build, sizes, digests, profile.hash)
 
 
-def _outline(sizes: LeafSizes, hashed: Hashed, profile: Profile) -> Outline:
-    return Outline.build(sizes, hashed.digests, profile.hash)
-
-
-def _hash_small(
-    source: _Source, profile: Profile, data: memoryview, sha256: bool
-) -> tuple[Outline, str | None]:
+def _hash_small(source: _Source, profile: Profile, data: memoryview) -> Outline:
     fd = source.open()
     try:
         if read_into(fd, data, 0) != len(data):
@@ -341,7 +322,7 @@ def _hash_small(
         finally:
             os.close(copy)
     source.check()
-    return _outline_of(data, sizes, profile), hashlib.sha256(data).hexdigest() if sha256 else None
+    return _outline_of(data, sizes, profile)
 
 
 def outline_of(data: Buffer, name: str, profile: Profile) -> Outline:
@@ -373,19 +354,12 @@ def _verify(outline: Outline, data: memoryview) -> None:
     )
 
 
-async def _keep(
-    shelf: Shelf, hashed: Sequence[tuple[_Source, Outline, str | None]], room: Room
-) -> list[Added]:
+async def _keep(shelf: Shelf, hashed: Sequence[tuple[_Source, Outline]], room: Room) -> list[Added]:
     """Keep what is new, and say of each file how it got here."""
-    await shelf.good_many({outline.root for _, outline, _ in hashed})  # so that no row is stale
-    staged = [source.staged(outline) for source, outline, _ in hashed]
+    await shelf.good_many({outline.root for _, outline in hashed})  # so that no row is stale
+    staged = [source.staged(outline) for source, outline in hashed]
     present = await shelf.keep_in(room, staged)
     return [
-        Added(
-            outline,
-            source.size,
-            "present" if outline.root in present else source.method,
-            whole,
-        )
-        for source, outline, whole in hashed
+        Added(outline, source.size, "present" if outline.root in present else source.method)
+        for source, outline in hashed
     ]

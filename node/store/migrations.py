@@ -76,4 +76,8 @@ STEPS: Final[tuple[str, ...]] = (
     );
     CREATE INDEX folders_of_release ON folders (release);
     """,
+    """
+    -- SHA-256 of whole files, where somebody asked for it: a long time to find out again.
+    CREATE TABLE sums (cid BLOB PRIMARY KEY, sha256 BLOB NOT NULL) WITHOUT ROWID;
+    """,
 )

@@ -119,8 +119,8 @@ class Outlines:
         try:
             for sizes in await trio.to_thread.run_sync(lambda: _possible_cuts(fd, cid)):
                 with durable.disk_errors("read a file"):
-                    hashed = await hash_leaves(fd, sizes, cid.hash, cores)
-                outline = Outline.build(sizes, hashed.digests, cid.hash)
+                    digests = await hash_leaves(fd, sizes, cid.hash, cores)
+                outline = Outline.build(sizes, digests, cid.hash)
                 if outline.root == cid:
                     await self.put([outline])
                     return outline

@@ -25,14 +25,17 @@ from node.store.file_rows import FileRow
 from node.store.layout import temporary
 from node.store.release_rows import NamedFile, Release, ReleaseRows
 from node.store.shelf import Shelf
+from p2p.bundles import keep_bundles
 from p2p.cid import CID
 from p2p.directory import TreeFile, build_tree
 from p2p.errors import NotFound, StoreError
+from p2p.keys import PublicKey
 from p2p.manifest import Manifest
 
 MANIFEST: Final = "manifest.json"
 RECORD: Final = "record.json"
 BUNDLES: Final = "bundles"
+WANTED: Final = "model.sig.wanted"
 _VERSION: Final = 1  # of record.json
 
 
@@ -88,6 +91,7 @@ class Releases:
         self.shelf = shelf
         self._layout = shelf.layout
         self.rows = rows
+        self._bundling = trio.Lock()
 
     async def record(
         self,
@@ -139,9 +143,7 @@ class Releases:
         self, manifest: Manifest, bundles: Sequence[bytes], record: Record, *, new: bool
     ) -> None:
         folder = self._layout.manifest(manifest.cid)
-        files = {
-            Path(BUNDLES, f"{hashlib.sha256(data).hexdigest()}.json"): data for data in bundles
-        }
+        files = {Path(BUNDLES, _bundle_name(data)): data for data in bundles}
         files[Path(MANIFEST)] = manifest.payload
         if not new:
             for name, data in files.items():
@@ -164,6 +166,65 @@ class Releases:
             durable.sync_folder(folder.parent)
         finally:
             shutil.rmtree(temp, ignore_errors=True)
+
+    async def add_bundles(
+        self,
+        manifest: CID,
+        bundles: Collection[bytes],
+        owners: Collection[PublicKey],
+        known: Collection[PublicKey],
+    ) -> int:
+        """Keep further bundles, and let go of those that they take the place of."""
+        folder = self._layout.manifest(manifest)
+
+        def choose() -> tuple[set[bytes], set[bytes]]:
+            """Verify them all: too long to be done while nobody else may change anything."""
+            before = read_statement(folder, manifest)
+            if before is None:
+                raise StoreError(
+                    f"The manifest {manifest} is damaged.", next="Fetch the release again."
+                )
+            held = set(before.bundles)
+            kept = set(keep_bundles(before.payload, before.bundles, bundles, owners, known))
+            return kept - held, held - kept
+
+        def write(new: set[bytes], gone: set[bytes]) -> None:
+            for data in new:
+                durable.replace_file(folder / BUNDLES / _bundle_name(data), data, self._layout.temp)
+            for data in gone:
+                durable.unlink(folder / BUNDLES / _bundle_name(data))
+
+        async with self._bundling:
+            await self.get(manifest)
+            new, gone = await durable.on_disk("read signatures", choose)
+            async with self.shelf.changing:
+                await self.get(manifest)
+                with trio.CancelScope(shield=True):
+                    await durable.on_disk("keep signatures", lambda: write(new, gone))
+        return len(new)
+
+    async def want(self, manifest: CID, wanted: bool) -> None:
+        """Mark a release as one that is to get a ``model.sig``, on disk, or take the mark away."""
+        mark = self._layout.manifest(manifest) / WANTED
+
+        def work() -> None:
+            if wanted:
+                durable.replace_file(mark, b"", self._layout.temp)
+            else:
+                durable.unlink(mark)
+
+        async with self.shelf.changing:
+            await self.get(manifest)
+            await durable.on_disk("mark a release", work)
+
+    async def wanted(self) -> list[CID]:
+        """Return the releases that bear the mark."""
+
+        def work() -> list[CID]:
+            there = self._layout.manifests_there()
+            return [cid for cid in there if (self._layout.manifest(cid) / WANTED).exists()]
+
+        return await durable.on_disk("look through its releases", work)
 
     async def get(self, manifest: CID) -> Release:
         """Return a release that must be there; ``NotFound``."""

@@ -53,6 +53,9 @@ class Machine:
     def network(self) -> FakeNetwork:
         return self.wire
 
+    def sign_later(self, cid: CID) -> bool:
+        return False
+
     def spread(self, cids: list[CID]) -> list[str]:
         return []
 

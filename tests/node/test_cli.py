@@ -321,11 +321,11 @@ async def test_flags_reach_the_operation(door: Door, tmp_path: Path) -> None:
         "MIT", "--base", "b", "--data", "d", "--consent-basis", "asked", "--personal-data", "none",
         "--allowed-use", "research", "--no-redistribution", "--contact", "me",
         "--profile", "fixed-1m", "--description", "words", "--key", "k", "--web-seed", "https://w",
-        "--sha256", "--offline", "--consent-expires", "2030-12-31",
+        "--no-sha256", "--offline", "--consent-expires", "2030-12-31",
     )  # fmt: skip
     assert GOT[-1] == PublishParams(
         str(tmp_path), "n", "dataset", "3", "MIT", ("b",), ("d",), "asked", "none", ("research",),
-        False, "me", "fixed-1m", "words", "k", ("https://w",), True, True,
+        False, "me", "fixed-1m", "words", "k", ("https://w",), False, True,
         True, "2030-12-31",
     )  # fmt: skip
 

@@ -61,6 +61,9 @@ class Machine:
     told: list[CID] = field(default_factory=list)
     events: list[Event] = field(default_factory=list)
 
+    def sign_later(self, cid: CID) -> bool:
+        return False
+
     def spread(self, cids: list[CID]) -> list[str]:
         self.told += cids
         return []

@@ -1,5 +1,6 @@
 """Publish keeps its promises: one pass, in place, signed, and the same again changes nothing."""
 
+import hashlib
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -8,9 +9,11 @@ from typing import Any
 import pytest
 
 from node.keyring import Keyring
-from node.messages import Event, Note, PublishParams
+from node.messages import Event, Note, Progress, PublishParams
 from node.publish import publish
 from node.store import Store
+from p2p.bridge import read_model_signature
+from p2p.bundles import is_model_signature
 from p2p.cid import CID
 from p2p.envelope import authenticate
 from p2p.errors import NotFound, SourceChanged, UsageError
@@ -38,7 +41,13 @@ class Machine:
     default_key: str = "default"
     addresses: list[str] = field(default_factory=list)
     spreads: list[CID] = field(default_factory=list)
+    background: bool = False
+    later: list[CID] = field(default_factory=list)
     events: list[Event] = field(default_factory=list)
+
+    def sign_later(self, cid: CID) -> bool:
+        self.later.append(cid)
+        return self.background
 
     def spread(self, cids: list[CID]) -> list[str]:
         self.spreads += cids
@@ -420,16 +429,36 @@ async def test_a_licence_that_the_base_forbids_is_told(machine: Machine, folder:
     )
 
 
-async def test_sha256_is_stated_when_asked_for(machine: Machine, folder: Path) -> None:
-    """--sha256 puts each file's digest into the statement; without it none is there."""
-    import hashlib
+async def test_a_model_sig_comes_last(machine: Machine, folder: Path) -> None:
+    """Every file's SHA-256 is signed when the release is announced already; --no-sha256 doesn't."""
+    result = await machine.publish(folder)
+    assert result["modelSig"] == "made"
+    cid = CID.parse(result["manifest"])
+    statement = await machine.store.statement(cid)
+    assert statement is not None
+    signature = next(filter(is_model_signature, statement.bundles))
+    assert read_model_signature(signature).sums == {
+        file["path"]: hashlib.sha256((folder / file["path"]).read_bytes()).hexdigest()
+        for file in result["files"]
+    }
+    assert await machine.store.model_signatures_wanted() == []
+    phases = [event.phase for event in machine.events if isinstance(event, Progress)]
+    assert phases.index("sha256") > max(n for n, phase in enumerate(phases) if phase == "hash")
+    assert (await machine.publish(folder, "alice/plain", sha256=False))["modelSig"] == "none"
 
-    plain = await machine.manifest(await machine.publish(folder, "alice/plain"))
-    assert {entry.sha256 for entry in plain.files} == {None}
-    stated = await machine.manifest(await machine.publish(folder, "alice/stated", sha256=True))
-    for entry in stated.files:
-        data = (folder / entry.path).read_bytes()
-        assert entry.sha256 == hashlib.sha256(data).hexdigest()
+
+async def test_a_running_node_makes_the_model_sig_later(machine: Machine, folder: Path) -> None:
+    """With a background to do it in, publish returns at once, and what is left is remembered."""
+    machine.background = True
+    result = await machine.publish(folder)
+    assert result["modelSig"] == "later"
+    cid = CID.parse(result["manifest"])
+    assert machine.later == await machine.store.model_signatures_wanted() == [cid]
+    machine.background = False
+    again = await machine.publish(folder)
+    assert (again["modelSig"], again["manifest"]) == ("made", result["manifest"])
+    assert await machine.store.model_signatures_wanted() == []
+    assert (await machine.publish(folder))["modelSig"] == "made"
 
 
 async def test_the_readers_profile_gives_kubo_s_cids(machine: Machine, tmp_path: Path) -> None:

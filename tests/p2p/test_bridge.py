@@ -285,7 +285,7 @@ def test_must_fit_the_manifest() -> None:
 def test_is_bounded() -> None:
     """A release of too many files gets none, and nobody reads one that is longer."""
     files = {f"{number:06}-{'x' * 200}": b"" for number in range(MAX_MODEL_SIGNATURE // 400)}
-    with pytest.raises(UsageError, match="at most 16777216 bytes"):
+    with pytest.raises(UsageError, match="at most 8388608 bytes"):
         write_model_signature(release(files), sums(), ALICE)
     with pytest.raises(VerificationFailed, match="limit"):
         read_model_signature(b"x" * (MAX_MODEL_SIGNATURE + 1))

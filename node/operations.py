@@ -39,6 +39,7 @@ if TYPE_CHECKING:  # a command that only reads the configuration pays for none o
     from node.claims import Claims
     from node.crew import Network
     from node.keyring import Keyring
+    from node.publisher import Repository
     from node.store import Store
     from p2p.cid import CID
     from p2p.discovery import Discovery
@@ -153,28 +154,25 @@ async def config_unset(node: Node, params: ConfigKeyParams, report: Report) -> J
 
 
 async def key_new(node: Node, params: KeyParams, report: Report) -> Json:
-    """Make a publisher key."""
-    return {"ok": True} | _publisher(params.name, node.keyring.new(params.name).public)
+    """Make a publisher."""
+    return {"ok": True} | _publisher(node.keyring.new(params.name))
 
 
 async def key_list(node: Node, params: NoParams, report: Report) -> Json:
-    """Show this machine's publisher keys, and its node's peer id."""
-    names = node.keyring.names()
-    keys = [_publisher(name, node.keyring.publisher(name).public) for name in names]
+    """Show this machine's publishers, and its node's peer id."""
+    keys = [_publisher(node.keyring.repository(name)) for name in node.keyring.names()]
     return {"ok": True, "keys": keys, "peer": node.keyring.node().public.peer_id}
 
 
 async def key_export(node: Node, params: KeyParams, report: Report) -> Json:
     """Show a publisher's secret key as PEM, for a backup; it never goes over a socket."""
-    key = node.keyring.publisher(params.name)
-    secret = node.keyring.export(params.name)
-    return {"ok": True, "secret": secret} | _publisher(params.name, key.public)
+    found = _publisher(node.keyring.repository(params.name))
+    return {"ok": True, "secret": node.keyring.export(params.name)} | found
 
 
-def _publisher(name: str, public: Any) -> Json:
-    from p2p.keys import publisher_id
-
-    return {"name": name, "publisher": publisher_id(public), "did": public.did}
+def _publisher(repository: "Repository") -> Json:
+    did = repository.signer.public.did
+    return {"name": repository.name, "publisher": repository.id, "did": did}
 
 
 # -- the store

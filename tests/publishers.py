@@ -3,10 +3,12 @@
 from collections.abc import Iterable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
+from p2p.chunking import Profile
 from p2p.cid import CID, Codec
 from p2p.keys import SecretKey
-from p2p.manifest import Manifest
+from p2p.manifest import FileEntry, Manifest, build_manifest
 from p2p.naming import Metadata, Named, Names, Status, draft, name_release, publisher_of_root
 from p2p.naming import read_names as read
 
@@ -35,6 +37,22 @@ def named(name: str = "tiny", version: str = "1", *, sequence: int = 1, **fields
         length=1000,
     )
     return replace(entry, **fields)  # type: ignore[arg-type]  # the caller's to get right
+
+
+def manifest(publisher: str, version: str = "1", **more: Any) -> Manifest:
+    """A manifest of one file."""
+    cid = CID.of(version.encode(), Codec.RAW)
+    return build_manifest(
+        kind="model",
+        publisher=publisher,
+        name="tiny",
+        version=version,
+        created="2026-11-22T00:00:00Z",
+        files=[FileEntry("model.bin", 1, cid, 1)],
+        profile=Profile.FIXED_1M,
+        license={"spdx": "MIT"},
+        **more,
+    ).manifest
 
 
 class Publisher:

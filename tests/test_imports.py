@@ -71,6 +71,8 @@ NODE = [
     "page",
     "presence",
     "store",
+    "keyfiles",
+    "publisher",
     "keyring",
     "importers",
     "crew",

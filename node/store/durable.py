@@ -88,9 +88,9 @@ async def on_disk(
 # --- one system call each ---------------------------------------------------------------------
 
 
-def create(path: Path) -> int:
+def create(path: Path, mode: int = 0o644) -> int:
     """Make a new file and return its descriptor, open for reading and writing."""
-    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
+    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
 
 
 def write_at(fd: int, data: Buffer, offset: int) -> None:
@@ -182,10 +182,10 @@ def unlink(path: Path) -> None:
         os.unlink(path)
 
 
-def make_folder(path: Path) -> None:
+def make_folder(path: Path, mode: int = 0o777) -> None:
     """Make a folder, if it is not there; its parent must be there."""
     with suppress(FileExistsError):
-        os.mkdir(path)
+        os.mkdir(path, mode)
 
 
 # --- put together -------------------------------------------------------------------------------

@@ -226,6 +226,11 @@ def _parse(data: bytes, limit: int, what: str) -> File[Any]:
         raise VerificationFailed(f"The {what} is not TUF metadata: {exc!s:.200}") from exc
     if again != data or file.unrecognized_fields:
         raise VerificationFailed(f"The {what} holds more than what is signed, or says it twice.")
+    texts: list[Any] = [
+        text for one in file.signatures.values() for text in (one.keyid, one.signature)
+    ]
+    if not all(isinstance(text, str) for text in texts):
+        raise VerificationFailed(f"A signature of the {what} is not a keyid and a text.")
     return file
 
 
@@ -247,7 +252,7 @@ def _check_root(root: Root) -> None:
             )
         _public(root, keyid)
     for name, role in root.roles.items():
-        if not set(role.keyids) <= root.keys.keys():
+        if type(role.keyids) is not list or not set(role.keyids) <= root.keys.keys():
             raise VerificationFailed(f"The role {name} names a key that the root does not hold.")
         if type(role.threshold) is not int or role.threshold > len(role.keyids):
             raise VerificationFailed(f"The role {name} asks for more keys than it has.")

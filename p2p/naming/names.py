@@ -162,7 +162,7 @@ def read_entries(targets: Mapping[str, Any]) -> tuple[Named, ...]:
         (
             _read_entry(path, Fields.of(target, path[:200]))
             for path, target in targets.items()
-            if isinstance(target, dict) and "allod" in (target.get("custom") or {})
+            if isinstance(target.get("custom"), dict) and "allod" in target["custom"]
         ),
         key=lambda one: one.sequence,
     )

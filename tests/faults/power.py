@@ -245,7 +245,7 @@ class Recorder:
 
         return step
 
-    def _create(self, result: int, path: Path) -> None:
+    def _create(self, result: int, path: Path, mode: int = 0) -> None:
         self.steps.append(("create", self._name(path)))
 
     def _write_at(self, result: None, fd: int, data: Any, offset: int) -> None:
@@ -285,7 +285,7 @@ class Recorder:
     def _unlink(self, result: None, path: Path) -> None:
         self.steps.append(("unlink", self._name(path)))
 
-    def _make_folder(self, result: None, path: Path) -> None:
+    def _make_folder(self, result: None, path: Path, mode: int = 0) -> None:
         self.steps.append(("make_folder", self._name(path)))
 
 

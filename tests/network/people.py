@@ -220,7 +220,7 @@ class Person:
 
     async def publish(self, folder: Path, name: str, *words: str) -> Json:
         """Publish a folder under this person's key, made if it is not there."""
-        if not (self.home / "keys" / "publishers" / f"{self.name}.key").exists():
+        if not (self.home / "keys" / "publishers" / self.name).exists():
             await self.run("key", "new", self.name)
         return await self.run("publish", str(folder), "--as", f"{self.name}/{name}", *words)
 

@@ -38,6 +38,7 @@ def test_modes(folder: Path) -> None:
     finally:
         os.umask(before)
     assert [path.name for path in folder.iterdir() if path.is_file()] == ["node.key"]
+    assert (folder / "publishers" / "alice" / "metadata" / "1.root.json").is_file()
     for path in [folder, *folder.rglob("*")]:
         assert path.stat().st_mode & 0o777 == (0o700 if path.is_dir() else 0o600)
 
@@ -46,23 +47,38 @@ def test_publishers(folder: Path) -> None:
     """A publisher's key is found by its name, and is not the node's."""
     keyring = Keyring(folder)
     alice, bob = keyring.new("alice"), keyring.new("Bob-2.x")
-    assert keyring.publisher("alice").seed == alice.seed
+    assert keyring.publisher("alice").seed == alice.signer.seed
     assert keyring.names() == ("Bob-2.x", "alice")
-    assert len({alice.seed, bob.seed, keyring.node().seed}) == 3
+    seeds = {alice.signer.seed, bob.signer.seed, keyring.node().seed}
+    seeds |= {key.seed for role in ("root", "online") if (key := alice.key(role))}
+    assert len(seeds) == 5
+    assert keyring.repository("alice").id == alice.id
+    for one in (alice, bob):
+        found = keyring.find(one.id)
+        assert found is not None
+        assert found.name == one.name
+    assert keyring.find("bagaa") is None
 
 
 def test_export_is_the_file(folder: Path) -> None:
-    """The backup of a key is its file: put back, it is the same key."""
+    """The backup of a publisher is its folder, of a key its file: put back, they are the same."""
     keyring = Keyring(folder)
-    key = keyring.new("alice")
+    alice = keyring.new("alice")
+    key, id = alice.signer, alice.id
     text = keyring.export("alice")
-    file = folder / "publishers" / "alice.key"
-    assert file.read_text() == text
+    home = folder / "publishers" / "alice"
+    assert (home / "targets.key").read_text() == text
     assert SecretKey.from_pem(text).seed == key.seed
-    file.rename(folder / "publishers" / "restored.key")
+    assert (home / "root.key").read_text() == keyring.export("alice", "root") != text
+    home.rename(folder / "publishers" / "restored")
     assert keyring.publisher("restored").seed == key.seed
+    assert keyring.repository("restored").id == id
     with pytest.raises(NotFound):
         keyring.export("alice")
+    (folder / "publishers" / "restored" / "targets.key").unlink()
+    for call in (keyring.export, keyring.publisher):
+        with pytest.raises(NotFound, match="not on this machine"):
+            call("restored")
 
 
 def test_openssl_reads_it(folder: Path) -> None:
@@ -78,14 +94,14 @@ def test_openssl_reads_it(folder: Path) -> None:
 
 def test_a_missing_publisher(folder: Path) -> None:
     """A name without a key says how to make one."""
-    with pytest.raises(NotFound, match="no publisher key 'alice'") as caught:
+    with pytest.raises(NotFound, match="no publisher 'alice'") as caught:
         Keyring(folder).publisher("alice")
     assert "allod key new alice" in caught.value.next
 
 
 def test_a_key_is_never_overwritten(folder: Path) -> None:
     """Making a key where there is one changes nothing."""
-    key = Keyring(folder).new("alice")
+    key = Keyring(folder).new("alice").signer
     with pytest.raises(UsageError, match="'alice' already"):
         Keyring(folder).new("alice")
     assert Keyring(folder).publisher("alice").seed == key.seed
@@ -118,11 +134,15 @@ def test_refuses_a_file_for_others(folder: Path, mode: int) -> None:
 def test_refuses_a_folder_for_others(folder: Path) -> None:
     """A key that others may have put there is not used, and none is made there."""
     Keyring(folder).new("alice")
-    (folder / "publishers").chmod(0o777)
-    for call in (Keyring(folder).publisher, Keyring(folder).new):
+    for path, call in (
+        (folder / "publishers" / "alice", Keyring(folder).publisher),
+        (folder / "publishers", Keyring(folder).new),
+    ):
+        path.chmod(0o777)
         with pytest.raises(StoreError, match="mode 0777") as caught:
             call("alice")
         assert caught.value.next.startswith("Run: chmod 700 ")
+        path.chmod(0o700)
 
 
 @pytest.mark.parametrize("content", [b"", b"\xff", b"-----BEGIN", b"x" * 10_000])
@@ -139,9 +159,11 @@ def test_refuses_what_is_no_key(folder: Path, content: bytes) -> None:
 
 def test_refuses_pipes_and_folders(folder: Path) -> None:
     """A pipe in a key's place does not hang the node, and a folder does not crash it."""
-    Keyring(folder).new("alice")
-    os.mkfifo(folder / "publishers" / "pipe.key", 0o600)
-    (folder / "publishers" / "folder.key").mkdir()
+    for name in ("pipe", "folder"):
+        Keyring(folder).new(name)
+        (folder / "publishers" / name / "targets.key").unlink()
+    os.mkfifo(folder / "publishers" / "pipe" / "targets.key", 0o600)
+    (folder / "publishers" / "folder" / "targets.key").mkdir()
     for name in ("pipe", "folder"):
         with pytest.raises(StoreError, match="not a file"):
             Keyring(folder).publisher(name)
@@ -171,28 +193,30 @@ def test_a_file_where_a_folder_should_be(tmp_path: Path) -> None:
 
 
 def test_other_files_are_no_publishers(folder: Path) -> None:
-    """Only NAME.key is a publisher's key."""
+    """Only a folder with a plain name is a publisher."""
     Keyring(folder).new("alice")
-    for name in ("notes.txt", ".hidden.key", "a b.key", ".key"):
+    for name in ("notes.txt", ".hidden", "alice.key"):
         (folder / "publishers" / name).write_text("")
+    for name in (".0123.new", "a b"):
+        (folder / "publishers" / name).mkdir()
     assert Keyring(folder).names() == ("alice",)
 
 
 def test_without_hard_links(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """On a file system without hard links keys are made all the same, and not overwritten."""
     monkeypatch.setattr(durable, "link", lambda source, target: False)
-    key = Keyring(folder).new("alice")
-    with pytest.raises(UsageError, match="already"):
-        Keyring(folder).new("alice")
-    assert Keyring(folder).publisher("alice").seed == key.seed
-    assert len(list((folder / "publishers").iterdir())) == 1
+    key = Keyring(folder).node()
+    assert Keyring(folder).node().seed == key.seed
+    assert len(list(folder.iterdir())) == 1
 
 
 @pytest.mark.parametrize(
     ("number", "error"),
     [(errno.ENOSPC, DiskFull), (errno.EROFS, ReadOnly), (errno.EIO, StoreError)],
 )
-@pytest.mark.parametrize("step", ["write_at", "sync_file", "link", "sync_folder"])
+@pytest.mark.parametrize(
+    "step", ["create", "make_folder", "write_at", "sync_file", "rename", "sync_folder"]
+)
 def test_a_disk_that_fails(
     folder: Path, monkeypatch: pytest.MonkeyPatch, step: str, number: int, error: type[StoreError]
 ) -> None:
@@ -206,8 +230,8 @@ def test_a_disk_that_fails(
         context.setattr(durable, step, fail)
         with pytest.raises(error):
             Keyring(folder).new("alice")
-    assert {path.name for path in (folder / "publishers").iterdir()} <= {"alice.key", "bob.key"}
-    assert ("alice" in Keyring(folder).names()) is (step == "sync_folder")
+    assert [path.name for path in (folder / "publishers").iterdir()] == ["bob"]
+    assert Keyring(folder).new("alice").names().entries == ()
 
 
 def test_two_processes_at_once(folder: Path) -> None:

@@ -12,12 +12,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from p2p import canonical
-from p2p.chunking import Profile
-from p2p.cid import CID, Codec
 from p2p.envelope import sign_bundle
 from p2p.errors import NotFound, UsageError, VerificationFailed
 from p2p.keys import SecretKey
-from p2p.manifest import FileEntry, Manifest, build_manifest
 from p2p.naming import (
     Metadata,
     Status,
@@ -31,25 +28,9 @@ from p2p.naming import (
     read_names,
     signing_keys,
 )
-from tests.publishers import DAY, NOW, Publisher, key, named
+from tests.publishers import DAY, NOW, Publisher, key, manifest, named
 
 REVOKED = Status("revoked", "the weights are broken", "2026-11-22T00:00:00Z")
-
-
-def manifest(publisher: str, version: str = "1", **more: Any) -> Manifest:
-    """A manifest of one file."""
-    cid = CID.of(version.encode(), Codec.RAW)
-    return build_manifest(
-        kind="model",
-        publisher=publisher,
-        name="tiny",
-        version=version,
-        created="2026-11-22T00:00:00Z",
-        files=[FileEntry("model.bin", 1, cid, 1)],
-        profile=Profile.FIXED_1M,
-        license={"spdx": "MIT"},
-        **more,
-    ).manifest
 
 
 def edit(file: bytes, change: Callable[[dict[str, Any]], None], *keys: SecretKey) -> bytes:
@@ -551,6 +532,34 @@ def test_entries_are_told_apart(same: str) -> None:
     alice.list(one, replace(two, **{same: getattr(one, same)}))
     with pytest.raises(VerificationFailed, match=f"the same {same}"):
         alice.names()
+
+
+def test_signatures_have_one_spelling() -> None:
+    """A signature is added, moved or written otherwise by nobody but who signs."""
+    acme = Publisher(people=2, threshold=2)
+    value = json.loads(acme.metadata.timestamp)
+    [mine] = value["signatures"]
+    targets = json.loads(acme.metadata.targets)["signatures"]
+    lies: list[Any] = [
+        [],
+        [mine, mine],
+        [mine | {"sig": mine["sig"].upper()}],
+        [mine | {"sig": mine["sig"][:-2] + "00"}],
+        [mine | {"sig": 5}],
+        [mine | {"keyid": None}, mine],
+        [mine | {"note": "x"}],
+        sorted([mine, *targets], key=lambda one: str(one["keyid"])),
+        {},
+    ]
+    for signatures in lies:
+        lie = canonical.encode(value | {"signatures": signatures})
+        with pytest.raises(VerificationFailed):
+            read_names(acme.id, replace(acme.metadata, timestamp=lie), now=NOW)
+    swapped = json.loads(acme.metadata.roots[0])
+    swapped["signatures"].reverse()
+    root = canonical.encode(swapped)
+    with pytest.raises(VerificationFailed, match="order"):
+        signing_keys(publisher_of_root(root), (root,))
 
 
 def test_delegations_are_refused() -> None:

@@ -292,6 +292,19 @@ class RefParams:
 
 
 @dataclass(frozen=True, slots=True)
+class EndorseParams:
+    """What ``endorse`` is told: an evaluation or a review, else an endorsement."""
+
+    ref: str
+    result: str = ""  # "passed", "failed"; a review needs none, an evaluation may have its own
+    policy: str = ""  # URI of the policy that was applied; empty: the signer's own judgement
+    note: str = ""  # a line for people
+    key: str = ""  # the publisher key's name; empty: the only one, or the configuration's
+    evaluation: str = ""  # JSON: an in-toto test result
+    review: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class VerifyParams:
     """What ``verify`` is told; an empty ref means the whole store."""
 

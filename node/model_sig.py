@@ -18,7 +18,7 @@ from typing import Final
 import trio
 
 from node.keyring import Keyring
-from node.messages import Note, Progress, Report
+from node.messages import Event, Note, Progress, Report
 from node.store import Store, durable
 from p2p.bundles import find_model_signature
 from p2p.cid import CID
@@ -121,10 +121,17 @@ class ModelSigner:
             release = await self._store.release(cid)
             if release is not None and release.petname in self._keyring.names():
                 key = await trio.to_thread.run_sync(self._keyring.publisher, release.petname)
-                await sign_model(cid, key, self._store, lambda event: None)
+                made = await sign_model(cid, key, self._store, _log)
                 await self._store.want_model_signature(cid, False)
+                if made:
+                    log.info("%s has its model.sig", cid)
         except AllodError as exc:  # one release that cannot be read: the others still can
             log.warning("%s gets no model.sig now: %s", cid, exc)
+
+
+def _log(event: Event) -> None:
+    if isinstance(event, Note):
+        log.warning("%s", event.text)
 
 
 @dataclass(frozen=True, slots=True)

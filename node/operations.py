@@ -20,6 +20,7 @@ from node.messages import (
     BundleImportParams,
     ConfigKeyParams,
     ConfigSetParams,
+    EndorseParams,
     Event,
     FetchParams,
     GcParams,
@@ -298,6 +299,13 @@ async def fetch(node: Node, params: FetchParams, report: Report) -> Json:
     return await fetch(params, node, report)
 
 
+async def endorse(node: Node, params: EndorseParams, report: Report) -> Json:
+    """Say something of a release."""
+    from node.vouching import endorse
+
+    return await endorse(params, node, report)
+
+
 _TABLE: tuple[Operation[Any], ...] = (
     Operation("status", NoParams, status, "store"),
     Operation("peers", NoParams, peers, "network"),
@@ -312,6 +320,7 @@ _TABLE: tuple[Operation[Any], ...] = (
     Operation("verify", VerifyParams, verify, "store"),
     Operation("bundle.export", BundleExportParams, bundle_export, "store"),
     Operation("bundle.import", BundleImportParams, bundle_import, "store"),
+    Operation("endorse", EndorseParams, endorse, "store"),
     Operation("key.new", KeyParams, key_new, "nothing"),
     Operation("key.list", NoParams, key_list, "nothing"),
     Operation("key.export", KeyParams, key_export, "nothing", here_only=True),

@@ -339,9 +339,47 @@ class BundleImportParams:
 
 @dataclass(frozen=True, slots=True)
 class KeyParams:
-    """The name of a publisher key."""
+    """The name of a publisher of this machine, and a role of it."""
 
     name: str
+    role: str = "targets"  # or root, online
+
+
+@dataclass(frozen=True, slots=True)
+class KeyNewParams:
+    """What ``key new`` is told."""
+
+    name: str
+    members: tuple[str, ...] = ()  # did:keys of the others
+    threshold: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class KeyMembersParams:
+    """What ``key members`` is told."""
+
+    name: str
+    add: tuple[str, ...] = ()  # did:keys
+    remove: tuple[str, ...] = ()
+    threshold: int = 0  # 0: as it was
+
+
+@dataclass(frozen=True, slots=True)
+class KeyFileParams:
+    """A file, absolute, and the publisher that it is about."""
+
+    file: str
+    name: str = ""  # empty: whose proposal it is
+
+
+@dataclass(frozen=True, slots=True)
+class KeySignParams:
+    """What ``key sign`` is told."""
+
+    file: str  # absolute, as the others
+    keys: tuple[str, ...] = ()  # publishers of this machine; none means all
+    secrets: tuple[str, ...] = ()  # files with secret keys in PEM
+    show: bool = False  # sign nothing
 
 
 @dataclass(frozen=True, slots=True)

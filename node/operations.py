@@ -24,7 +24,11 @@ from node.messages import (
     Event,
     FetchParams,
     GcParams,
+    KeyFileParams,
+    KeyMembersParams,
+    KeyNewParams,
     KeyParams,
+    KeySignParams,
     LimitsParams,
     NoParams,
     PublishParams,
@@ -40,7 +44,6 @@ if TYPE_CHECKING:  # a command that only reads the configuration pays for none o
     from node.claims import Claims
     from node.crew import Network
     from node.keyring import Keyring
-    from node.publisher import Repository
     from node.store import Store
     from p2p.cid import CID
     from p2p.discovery import Discovery
@@ -154,26 +157,74 @@ async def config_unset(node: Node, params: ConfigKeyParams, report: Report) -> J
 # -- keys
 
 
-async def key_new(node: Node, params: KeyParams, report: Report) -> Json:
+async def key_new(node: Node, params: KeyNewParams, report: Report) -> Json:
     """Make a publisher."""
-    return {"ok": True} | _publisher(node.keyring.new(params.name))
+    from node.identity import new_publisher
+
+    return await new_publisher(node.keyring, params)
 
 
 async def key_list(node: Node, params: NoParams, report: Report) -> Json:
     """Show this machine's publishers, and its node's peer id."""
-    keys = [_publisher(node.keyring.repository(name)) for name in node.keyring.names()]
-    return {"ok": True, "keys": keys, "peer": node.keyring.node().public.peer_id}
+    from node.identity import list_publishers
+
+    return await list_publishers(node.keyring)
+
+
+async def key_show(node: Node, params: KeyParams, report: Report) -> Json:
+    """Show who speaks for a publisher, and until when."""
+    from node.identity import show_publisher
+
+    return await show_publisher(node.keyring, params.name)
 
 
 async def key_export(node: Node, params: KeyParams, report: Report) -> Json:
     """Show a publisher's secret key as PEM, for a backup; it never goes over a socket."""
-    found = _publisher(node.keyring.repository(params.name))
-    return {"ok": True, "secret": node.keyring.export(params.name)} | found
+    from node.identity import export_key
+
+    return await export_key(node.keyring, params)
 
 
-def _publisher(repository: "Repository") -> Json:
-    did = repository.signer.public.did
-    return {"name": repository.name, "publisher": repository.id, "did": did}
+async def key_lock(node: Node, params: KeyFileParams, report: Report) -> Json:
+    """Move a publisher's root key away; it never goes over a socket."""
+    from node.identity import lock_root
+
+    return await lock_root(node.keyring, params)
+
+
+async def key_rotate(node: Node, params: KeyParams, report: Report) -> Json:
+    """Replace a key."""
+    from node.identity import rotate_key
+
+    return await rotate_key(node.keyring, params)
+
+
+async def key_members(node: Node, params: KeyMembersParams, report: Report) -> Json:
+    """Change who may sign."""
+    from node.identity import change_members
+
+    return await change_members(node.keyring, params)
+
+
+async def key_renew(node: Node, params: KeyParams, report: Report) -> Json:
+    """Sign anew."""
+    from node.identity import renew_publisher
+
+    return await renew_publisher(node.keyring, params.name)
+
+
+async def key_sign(node: Node, params: KeySignParams, report: Report) -> Json:
+    """Add signatures to a proposal; the secrets never go over a socket."""
+    from node.identity import sign_proposal
+
+    return await sign_proposal(node.keyring, params)
+
+
+async def key_apply(node: Node, params: KeyFileParams, report: Report) -> Json:
+    """Put a proposal into force."""
+    from node.identity import apply_proposal
+
+    return await apply_proposal(node.keyring, node.store, params, report)
 
 
 # -- the store
@@ -321,9 +372,16 @@ _TABLE: tuple[Operation[Any], ...] = (
     Operation("bundle.export", BundleExportParams, bundle_export, "store"),
     Operation("bundle.import", BundleImportParams, bundle_import, "store"),
     Operation("endorse", EndorseParams, endorse, "store"),
-    Operation("key.new", KeyParams, key_new, "nothing"),
+    Operation("key.new", KeyNewParams, key_new, "nothing"),
     Operation("key.list", NoParams, key_list, "nothing"),
+    Operation("key.show", KeyParams, key_show, "nothing"),
     Operation("key.export", KeyParams, key_export, "nothing", here_only=True),
+    Operation("key.lock", KeyFileParams, key_lock, "nothing", here_only=True),
+    Operation("key.rotate", KeyParams, key_rotate, "nothing"),
+    Operation("key.members", KeyMembersParams, key_members, "nothing"),
+    Operation("key.renew", KeyParams, key_renew, "nothing"),
+    Operation("key.sign", KeySignParams, key_sign, "nothing", here_only=True),
+    Operation("key.apply", KeyFileParams, key_apply, "store"),
     Operation("config.list", NoParams, config_list, "nothing"),
     Operation("config.get", ConfigKeyParams, config_get, "nothing"),
     Operation("config.set", ConfigSetParams, config_set, "nothing"),

@@ -86,6 +86,7 @@ NODE = [
     "model_sig",
     "statement",
     "holdings",
+    "identity",
     "vouching",
     "ancestry",
     "lineage",

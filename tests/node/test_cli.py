@@ -483,8 +483,64 @@ def test_keys(allod: Said) -> None:
     code, out, _ = allod("key", "export", "alice")
     assert code == 0
     assert "PRIVATE KEY" in out
+    assert allod("key", "export", "alice", "--role", "root")[1] != out
     assert allod("key", "export", "bob")[0] == 3
     assert allod("key", "new", "alice")[0] == 2
+    assert publisher in allod("key", "show", "alice")[1]
+
+
+def test_an_offline_root(allod: Said, home: Path, tmp_path: Path) -> None:
+    """With the root key locked away a rotation waits for it, and is applied once it has signed."""
+    publisher = allod("key", "new", "alice")[1].strip()
+    stick = tmp_path / "root.key"
+    assert allod("key", "lock", "alice", str(stick))[0] == 0
+    assert allod("key", "lock", "alice", str(tmp_path / "again.key"))[0] == 3
+    code, out, _ = allod("key", "rotate", "alice", "--role", "online", "--json")
+    found = json.loads(out)
+    assert (code, found["missing"]) == (0, 1)
+    assert (
+        f"allod key sign {found['proposal']}"
+        in allod("key", "rotate", "alice", "--role", "online")[1]
+    )
+    file = found["proposal"]
+    assert allod("key", "sign", file)[0] == 2
+    assert allod("key", "apply", file)[0] == 2
+    code, out, err = allod("key", "sign", file, "--secret", str(stick))
+    assert code == 0
+    assert "snapshot and timestamp are signed by did:key:" in out
+    assert "allod key apply" in err
+    assert allod("key", "sign", file, "--show")[0] == 0
+    code, out, _ = allod("key", "apply", file, "--json")
+    assert (code, json.loads(out)["publisher"]) == (0, publisher)
+    shown = json.loads(allod("key", "show", "alice", "--json")[1])
+    assert shown["roles"]["root"]["version"] == 2
+    assert shown["roles"]["root"]["here"] == ""
+    assert shown["roles"]["timestamp"]["here"] == shown["roles"]["timestamp"]["keys"][0]
+    assert allod("key", "apply", str(tmp_path / "none"))[0] == 3
+
+
+def test_an_organisation(allod: Said, home: Path) -> None:
+    """Several people found a publisher with a file that goes round, and change who they are."""
+    allod("key", "new", "bob")
+    did = json.loads(allod("key", "show", "bob", "--json")[1])["did"]
+    code, out, err = allod("key", "new", "acme", "--member", did, "--threshold", "2")
+    assert code == 0
+    assert "allod key sign" in err
+    file = out.strip()
+    assert "waits for signatures" in allod("key", "list")[1]
+    assert "allod key sign" in allod("key", "show", "acme")[1]
+    assert allod("key", "rotate", "acme")[0] == 3
+    assert allod("key", "sign", file, "--key", "bob", "--json")[0] == 0
+    assert allod("key", "apply", file)[0] == 0
+    assert json.loads(allod("key", "show", "acme", "--json")[1])["roles"]["root"]["threshold"] == 2
+    waiting = json.loads(allod("key", "members", "acme", "--remove", did, "--json")[1])
+    assert waiting["asks"] == [did]
+    assert allod("key", "members", "acme")[0] == 2
+    assert allod("key", "sign", waiting["proposal"])[0] == 0
+    assert allod("key", "apply", waiting["proposal"], "--as", "acme")[0] == 0
+    renewed = json.loads(allod("key", "renew", "acme", "--json")[1])
+    assert renewed["missing"] == 0
+    assert json.loads(allod("key", "show", "acme", "--json")[1])["roles"]["root"]["version"] == 3
 
 
 def test_the_store_without_a_node(allod: Said, home: Path) -> None:

@@ -151,7 +151,10 @@ def still_signed(root: Root, data: bytes, role: str) -> bool:
     """Say whether enough keys that this root gives a role have signed a file."""
     file = _parse(data, MAX_TARGETS, role)
     keys, threshold = role_keys(root, role)
-    return len(keys & set(_signers(file, [root], role))) >= threshold
+    try:
+        return len(keys & set(_signers(file, [root], role))) >= threshold
+    except VerificationFailed:  # one of the signers has no say any more
+        return False
 
 
 def _trust(publisher: str, roots: tuple[bytes, ...]) -> tuple[TrustedMetadataSet, tuple[Root, ...]]:

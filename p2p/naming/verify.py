@@ -1,8 +1,10 @@
 """The questions that are asked of a publisher's metadata, a pure function each."""
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING
+from functools import lru_cache
+from typing import TYPE_CHECKING, Final
 
 from p2p.cid import CID, Codec
 from p2p.envelope import signers
@@ -17,18 +19,31 @@ if TYPE_CHECKING:
 
     from p2p.naming.chain import Chain
 
+REMEMBERED: Final = 4
+"""Publishers whose verified metadata is kept at hand: a lineage has a few, each asked for release
+by release, and to verify the longest list takes seconds and to hold it some 60 MB."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """What was found in metadata that was verified: the names, the keys, and how long it is good.
+
+    ``speaking``: the role, its version and when it expires.
+    """
+
+    names: Names
+    signing: tuple[tuple[frozenset[PublicKey], int], ...]
+    speaking: tuple[tuple[str, int, datetime], ...]
+
 
 def read_names(publisher: str, metadata: Metadata, *, now: datetime | None) -> Names:
     """Verify a publisher's metadata and return what it says; ``VerificationFailed`` if it is false.
 
     With ``now`` (UTC, with its zone) metadata that has expired is refused too: a freeze.
     """
-    from p2p.naming import chain
-
-    found = chain.verify(publisher, metadata)
-    if now is not None:
-        _check_fresh(found, now)
-    return _names(publisher, found)
+    seen = _look(publisher, metadata)
+    _check_fresh(seen, now)
+    return seen.names
 
 
 def newer(
@@ -46,10 +61,10 @@ def newer(
 
     if known is not None and came == known:
         return known
-    found = chain.verify(publisher, came)
     if known is None:
-        _accept(found, now)
+        _check_fresh(_look(publisher, came), now)
         return came
+    found = chain.verify(publisher, came)
     before = chain.verify(publisher, known)
     _check_forks(before, found)
     if _is_older(before, found):
@@ -73,7 +88,7 @@ def newer(
             f"{before.targets.version} is known.",
             next="Nothing: what is known of the publisher is kept.",
         )
-    _accept(found, now)
+    _check_fresh(_seen(publisher, found), now)
     return came
 
 
@@ -94,24 +109,21 @@ def authenticate(payload: bytes, bundles: Iterable[bytes], metadata: Metadata) -
     nothing more. Whether the publisher took it back is not asked here. ``VerificationFailed`` if
     not; others' bundles that do not verify are left out.
     """
-    from p2p.naming import chain
-
     publisher, name, version = title_of(payload)
-    found = chain.verify(publisher, metadata)
-    listed = _names(publisher, found).of(CID.of(payload, Codec.JSON))
+    seen = _look(publisher, metadata)
+    listed = seen.names.of(CID.of(payload, Codec.JSON))
     if listed is not None:
         listed.check(payload, name, version)
     good, reason = signers(payload, bundles)
     replaced = False
-    for root in reversed(found.roots):
-        keys, threshold = chain.role_keys(root, "targets")
-        mine = [key for key in good if key in keys]
-        if len(mine) < threshold:
+    keys, threshold = seen.signing[-1]
+    for number, (theirs, enough) in enumerate(reversed(seen.signing)):
+        mine = [key for key in good if key in theirs]
+        if len(mine) < enough:
             continue
-        if root is found.roots[-1] or listed is not None:
+        if number == 0 or listed is not None:
             return (*(good.pop(key) for key in mine), *good.values())
         replaced = True
-    keys, threshold = chain.role_keys(found.roots[-1], "targets")
     if replaced:
         raise VerificationFailed(
             f"Replaced key: the manifest is signed with keys that its publisher "
@@ -126,24 +138,32 @@ def authenticate(payload: bytes, bundles: Iterable[bytes], metadata: Metadata) -
     )
 
 
-def _names(publisher: str, found: "Chain") -> Names:
-    targets = found.targets.to_dict()["targets"]
-    return Names(publisher, found.targets.version, found.expires, read_entries(targets))
+@lru_cache(maxsize=REMEMBERED)
+def _look(publisher: str, metadata: Metadata) -> _Seen:
+    """Verify metadata, or remember that it was."""
+    from p2p.naming import chain
+
+    return _seen(publisher, chain.verify(publisher, metadata))
 
 
-def _accept(found: "Chain", now: datetime | None) -> None:
-    """Refuse a list that cannot be read, and one that is older than its publisher promised."""
-    read_entries(found.targets.to_dict()["targets"])
-    if now is not None:
-        _check_fresh(found, now)
+def _seen(publisher: str, found: "Chain") -> _Seen:
+    from p2p.naming.chain import role_keys
+
+    entries = read_entries(found.targets.to_dict()["targets"])
+    speaking = tuple((role, one.version, one.expires) for role, one in found.speaking)
+    return _Seen(
+        Names(publisher, found.targets.version, found.expires, entries),
+        tuple(role_keys(root, "targets") for root in found.roots),
+        speaking,
+    )
 
 
-def _check_fresh(found: "Chain", now: datetime) -> None:
-    for role, signed in found.speaking:
-        if now >= signed.expires:
+def _check_fresh(seen: _Seen, now: datetime | None) -> None:
+    for role, version, expires in seen.speaking:
+        if now is not None and now >= expires:
             raise VerificationFailed(
-                f"Freeze: the publisher's {role} (version {signed.version}) expired on "
-                f"{signed.expires:%Y-%m-%d %H:%M} UTC, and nothing newer came.",
+                f"Freeze: the publisher's {role} (version {version}) expired on "
+                f"{expires:%Y-%m-%d %H:%M} UTC, and nothing newer came.",
                 next="Ask another source, or the publisher; a manifest CID never expires.",
             )
 

@@ -303,6 +303,22 @@ def test_recovery_from_a_stolen_online_key() -> None:
     assert newer(alice.id, known, alice.metadata, now=NOW) == alice.metadata
 
 
+def test_recovery_from_stolen_keys() -> None:
+    """The same goes for the list of releases, once both keys of a thief were replaced."""
+    alice, thief = Publisher(), Publisher()
+    mine = alice.list(named())
+    thief.metadata = mine
+
+    def jump(signed: dict[str, Any]) -> None:
+        signed["version"] = 2**53 - 1
+
+    targets = edit(mine.targets, jump, thief.signer)
+    known = draft.publish(mine.roots, targets, thief.online, NOW, mine)
+    assert newer(alice.id, mine, known, now=NOW) == known
+    came = alice.rotate(targets=[key(8)], online=key(9))
+    assert newer(alice.id, known, came, now=NOW) == came
+
+
 def test_under_threshold() -> None:
     """Too few signatures are refused, on a root by its own rule and by that of the one before."""
     acme = Publisher(people=3, threshold=2)

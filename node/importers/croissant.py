@@ -15,17 +15,16 @@ Specification: Croissant 1.1.
 
 import json
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
-from pathlib import PurePosixPath
 from typing import Any, Final
 
 from node.importers.card import CARD
 from node.importers.columns import Column, read_columns
 from node.importers.folder import FoundFile
 from node.importers.parts import CROISSANT, Parts
-from node.importers.suffixes import DATA_FORMATS, data_format
+from node.importers.suffixes import DATA_FORMATS, data_format, ending
 from p2p.licenses import spdx_id
 
 MAX_SETS: Final = 200
@@ -202,28 +201,39 @@ def _sets(files: Sequence[FoundFile]) -> Iterator[_Set]:
     data = [one for one in files if not _is_about(one.path)] or list(files)
     groups: dict[tuple[str, str], list[FoundFile]] = {}
     for one in data:
-        kind, path = data_format(one.path), PurePosixPath(one.path)
-        stem = _SHARD.sub("", path.name[: -len(path.suffix)] or path.name) if path.suffix else ""
-        name = str(path.with_name(stem or kind)) if kind in _TABLES else ""
+        kind, name = data_format(one.path), ""
+        if kind in _TABLES:
+            folder, slash, last = one.path.rpartition("/")
+            stem = last.removesuffix(ending(last))
+            name = folder + slash + (_SHARD.sub("", stem) or kind)
         groups.setdefault((kind, name), []).append(one)
     longest = max((len(group) for (_, name), group in groups.items() if name), default=0)
     if len(groups) > MAX_SETS or longest > MAX_PATHS:
         groups = {}
         for one in data:
             groups.setdefault((data_format(one.path), ""), []).append(one)
-    everything = {*(one.path for one in files), CROISSANT}
+    everywhere = Counter([_end(one.path) for one in files] + [_end(CROISSANT)])
     for (kind, name), group in sorted(groups.items()):
         paths = {one.path for one in group}
-        yield _Set(name or kind or "other", kind, tuple(group), _patterns(paths, everything))
+        yield _Set(name or kind or "other", kind, tuple(group), _patterns(paths, everywhere))
 
 
-def _patterns(paths: set[str], everything: set[str]) -> tuple[str, ...]:
-    """Return patterns that match these paths and, where they are not too many, no others."""
-    ends = sorted({"*" + PurePosixPath(path).suffix for path in paths} - {"*"})
-    caught = {path for path in everything if any(fnmatchcase(path, end) for end in ends)}
-    if caught == paths or len(paths) > MAX_PATHS:
-        return tuple(ends) or ("*",)
+def _patterns(paths: set[str], everywhere: Counter[str]) -> tuple[str, ...]:
+    """Return patterns that match these paths and, where they are not too many, no others.
+
+    ``everywhere``: how often each suffix occurs among all files of the release.
+    """
+    here = Counter(_end(path) for path in paths)
+    alone = all(end and everywhere[end] == count for end, count in here.items())
+    if alone or len(paths) > MAX_PATHS:
+        return tuple(f"*{end}" for end in sorted(here))
     return tuple(re.sub(r"[*?[]", r"[\g<0>]", path) for path in sorted(paths))
+
+
+def _end(path: str) -> str:
+    """Return a path's suffix as it is written; nothing of one that a pattern cannot name."""
+    end = ending(path)
+    return "" if re.search(r"[*?[]", end) else end
 
 
 def _is_about(path: str) -> bool:

@@ -7,7 +7,6 @@ Pure. Specification: the IANA registry of media types, and common use where it h
 """
 
 from collections.abc import Mapping
-from pathlib import PurePosixPath
 from typing import Final
 
 WEIGHTS: Final = frozenset(
@@ -80,7 +79,13 @@ _SAME: Final = {"ndjson": "jsonl", "jpeg": "jpg", "tiff": "tif", "feather": "arr
 
 def suffix(path: str) -> str:
     """Return the last suffix of a path, in lower case and with its dot."""
-    return PurePosixPath(path).suffix.lower()
+    return ending(path).lower()
+
+
+def ending(path: str) -> str:
+    """Return the last suffix of a path as it is written; a million paths take a second."""
+    stem, _, end = path.rpartition("/")[2].rpartition(".")
+    return f".{end}" if stem and end else ""
 
 
 def media_type(path: str) -> str | None:

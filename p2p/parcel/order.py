@@ -16,7 +16,6 @@ from p2p.car import car_block, car_header
 from p2p.cid import CID, Codec
 from p2p.dag import Outline
 from p2p.dagpb import DirectoryNode, ShardNode, decode, varint
-from p2p.errors import UsageError
 from p2p.ranges import RangeSet
 
 MAX_TOLD: Final = 1 << 20
@@ -72,8 +71,7 @@ def folder_blocks(root: CID, blocks: Mapping[CID, bytes]) -> Iterator[tuple[CID,
             continue  # a file, or a folder that is in two others
         given.add(cid)
         node = decode(blocks[cid])
-        if not isinstance(node, DirectoryNode | ShardNode):
-            raise UsageError(f"{cid} is no folder.")
+        assert isinstance(node, DirectoryNode | ShardNode)  # a tree's blocks are folders
         yield cid, blocks[cid]
         due += [link.cid for link in reversed(node.links)]
 

@@ -188,6 +188,45 @@ def test_no_text_breaks_the_page(text: str) -> None:
     page.encode()
 
 
+def test_what_is_wrong_is_marked() -> None:
+    """Not signed, stale, refused, failed, parts missing, no licence, nothing said by a policy."""
+    found = provenance(
+        release(
+            "x",
+            made_from("cut off"),
+            complete=False,
+            license="",
+            description="A model.",
+            names={"version": 1, "expires": "2026-01-01", "stale": True},
+            signatures={"ok": False, "keys": [], "reason": "none came"},
+            verdict={"admitted": False, "rule": "rules[2].formats", "reason": "It is a pickle."},
+            statements=[
+                {
+                    "kind": "evaluation", "publisher": "b", "petname": "bob", "key": "did:x",
+                    "known": True, "passed": passed, "at": WHEN, "text": "",
+                }
+                for passed in (True, False, None)
+            ],
+        ),
+        verdict="refused",
+        rule="rules[2].formats",
+    )  # fmt: skip
+    page = Reader(provenance_page(found, WHEN)).words
+    tree = "\n".join(draw(found))
+    for text in ("none came", "2026-01-01", "It is a pickle.", "not followed", "bob", "passed"):
+        assert text in page, text
+        assert text in tree, text
+    for text in ("none stated", "not all of them here", "A model.", "Refused", "failed"):
+        assert text in page, text
+    for text in ("NOT SIGNED", "STALE", "REFUSED by rules[2].formats", "files not held"):
+        assert text in tree, text
+    plainly = provenance(release("x"), rule="", verdict="unjudged")
+    assert draw(plainly)[0] == "alice/name-of-x 1"
+    assert "verdict" not in [
+        one.get("class") for _, one in Reader(provenance_page(plainly, WHEN)).tags
+    ]
+
+
 def test_a_missing_ancestor_is_said() -> None:
     """Nothing is known of it, and nothing is made up."""
     found = provenance(release("x", made_from("gone")), release("gone", here=False), cut=True)

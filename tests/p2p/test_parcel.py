@@ -2,6 +2,7 @@
 
 import io
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
@@ -13,13 +14,12 @@ from p2p.chunking import LEAF_SIZE, Profile
 from p2p.cid import CID, Codec, Hash
 from p2p.dag import Outline
 from p2p.directory import TreeFile, build_tree
+from p2p.entries import write_listing
 from p2p.errors import UsageError, VerificationFailed
-from p2p.keys import SecretKey
 from p2p.manifest import FileEntry, Manifest, build_manifest
 from p2p.parcel import Index, Item, PublisherPart, ReleasePart
 from tests.releases import noise
 
-KEY = SecretKey.from_seed(bytes(range(32)))
 BASE = {
     "LICENSE": b"do what you like\n",
     "a/b/same.bin": noise(5000, 1),
@@ -55,6 +55,28 @@ def state(name: str, files: Mapping[str, bytes], *parents: CID) -> Manifest:
         license={"spdx": "Apache-2.0"},
         lineage=[{"role": "base_model", "manifest": str(cid)} for cid in parents],
     ).manifest
+
+
+def state_entries(name: str, entries: Sequence[FileEntry]) -> Manifest:
+    """A release of these entries, with a list of them where they are many."""
+    built = build_manifest(
+        kind="model",
+        publisher="somebody",
+        name=name,
+        version="1",
+        created="2026-11-22T00:00:00Z",
+        files=entries,
+        profile=Profile.FIXED_1M,
+        license={},
+    )
+    return replace(built.manifest, files=tuple(entries))
+
+
+def opened(manifest: Manifest) -> bytes:
+    """A parcel of one release as far as its statements go; its files are to come."""
+    item = Item.of(manifest.payload)
+    index = parcel.write_index(Index((ReleasePart(item, (), True),)))
+    return parcel.opening(index) + parcel.frame(item.cid, item.size) + manifest.payload
 
 
 def write_files(manifest: Manifest, files: Mapping[str, bytes], told: parcel.Told) -> bytes:
@@ -332,6 +354,51 @@ def test_a_header_for_anything_else_is_refused() -> None:
     for data in (b"", b"PK\x03\x04" * 30, car_header(file) + bytes(60)):
         with pytest.raises(VerificationFailed):
             read(data)
+
+
+def test_large_files_come_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is handed on at once is bounded, also below nodes of nodes."""
+    monkeypatch.setattr("p2p.parcel.reader.PIECE", 2 * LEAF_SIZE)
+    assert read(WHOLE)[1] == {"child": CHILD, "base": BASE}
+    leaves = [bytes([n % 251, n // 251]) for n in range(1030)]
+    digests = b"".join(map(Hash.BLAKE3.digest, leaves))
+    outline = Outline.build([2] * len(leaves), digests, Hash.BLAKE3)
+    entry = FileEntry("many", outline.size, outline.root, outline.dag_size)
+    one = state_entries("many", [entry])
+    tree = build_tree([TreeFile("many", outline.root, outline.dag_size)], Hash.BLAKE3)
+    data = opened(one)
+    for cid, block in [*parcel.folder_blocks(tree.root, tree.blocks), *outline.blocks()]:
+        data += parcel.frame(cid, len(block)) + block
+    for index, leaf in enumerate(leaves):
+        data += parcel.leaf_frame(outline, index) + leaf
+    assert read(data)[1] == {"many": {"many": b"".join(leaves)}}
+    monkeypatch.setattr("p2p.parcel.reader.max_outline", lambda size: 1000)
+    with pytest.raises(VerificationFailed, match="too long an outline"):
+        read(data)
+
+
+def test_a_list_of_files_comes_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the manifest names its entries' list only, that is read, checked, and handed on."""
+    files = {f"{number:03}": noise(10, number) for number in range(50)}
+    monkeypatch.setattr("p2p.manifest.MAX_MANIFEST", 2000)
+    entries = [FileEntry(path, 10, outline_of(data).root, 10) for path, data in files.items()]
+    one = state_entries("listed", entries)
+    assert one.listing is not None
+    listing = write_listing(entries)
+    outline = outline_of(listing)
+    data = opened(one) + parcel.leaf_frame(outline, 0) + listing
+    data += write_files(one, files, parcel.Told())
+    assert read(data)[1] == {"listed": files}
+    with pytest.raises(VerificationFailed, match="the list of listed 1"):
+        read(data.replace(b'"path":"007"', b'"path":"0o7"'))
+
+
+@pytest.mark.parametrize("length", [b"\x80" * 100, b"\xff\xff\xff\x7f", b"\x05", b"\xa5\x80\x00"])
+def test_a_length_is_short_and_within_limits(length: bytes) -> None:
+    """A block says in few bytes how long it is, and not more than may be."""
+    header = car_header(CID.of(b"{}", Codec.JSON))
+    with pytest.raises(VerificationFailed, match=r"over 16,777,216 bytes|has no block"):
+        read(header + length + WHOLE)
 
 
 def test_memory_of_what_came_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,6 +13,7 @@ the tests is simulated, and the same tests run on both.
 import random
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
@@ -266,6 +267,26 @@ class Crew:
                 next="Check the link or the CID; the nodes that hold it may be offline.",
             )
         raise self.failure(what)
+
+    async def poll(self, target: str, limit: int, *, count: int, within: float) -> list[bytes]:
+        """Get a small document from several of the sources that are there now, all at once.
+
+        Nobody is looked for, and nobody blamed: who does not have it, or not in time, is passed
+        over. The answers are not checked.
+        """
+        answers: list[bytes] = []
+
+        async def attempt(member: Member) -> None:
+            with suppress(NetworkError):
+                async with member.source.open() as session:
+                    answers.append(await session.get(target, limit=limit))
+
+        members = list(self.active)
+        with trio.move_on_after(within):
+            async with trio.open_nursery() as nursery:
+                for member in random.sample(members, min(count, len(members))):
+                    nursery.start_soon(attempt, member)
+        return answers
 
     @staticmethod
     async def _get(member: Member, target: str, limit: int) -> bytes:

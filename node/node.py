@@ -96,6 +96,7 @@ async def _go_online(node: Node, stack: AsyncExitStack) -> None:
         from p2p.discovery import open_discovery
         from p2p.host import HostSettings, open_host
     from node.api.peer import PeerApi
+    from node.hearing import keep_hearing
     from p2p.lane import Encryption, LaneServer
 
     config = node.config
@@ -124,6 +125,7 @@ async def _go_online(node: Node, stack: AsyncExitStack) -> None:
     nursery.start_soon(keep_announced, node.store, node.network())
     nursery.start_soon(keep_peers, discovery, peers_file)
     nursery.start_soon(node.model_signer.run)
+    nursery.start_soon(keep_hearing, node.store, node.network())
 
 
 def _open_lanes(node: Node, host: "Host") -> "AbstractAsyncContextManager[LaneServer]":

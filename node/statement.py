@@ -12,15 +12,19 @@ import trio
 from node.assembly import Assembly, Wanted
 from node.crew import Crew
 from node.messages import Report
+from node.model_sig import publisher_keys
 from node.store import Store
 from node.transfer import Transfer
+from p2p.bundles import MAX_TOTAL, keep_bundles
 from p2p.cid import CID, Codec
 from p2p.dag import Outline, max_outline
-from p2p.envelope import MAX_BUNDLE, MAX_BUNDLES, authenticate
+from p2p.envelope import MAX_BUNDLES, authenticate
 from p2p.errors import VerificationFailed
 from p2p.manifest import MAX_MANIFEST, Listing, Manifest, parse_manifest
 
-MAX_ANSWER = 4 * MAX_BUNDLE  # bytes of all bundles of one release: most are a thousandth of one
+MAX_ANSWER = MAX_TOTAL
+SEVERAL = 3  # sources whose bundles are put together
+ASK_WITHIN = 2.0  # seconds; who takes longer to say what others say may say it another time
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,10 +68,48 @@ async def read_statement(
             MAX_ANSWER,
             lambda data: authenticate(payload, data.split(b"\n", MAX_BUNDLES)[:MAX_BUNDLES]),
         )
+        bundles = await _with_others(cid, manifest, bundles, store, crew)
+    elif await hear_others(cid, manifest.publisher, store, crew):
+        statement = await store.statement(cid)
+        bundles = statement.bundles if statement is not None else bundles
     if manifest.listing is not None and listing is None:
         listing = await _read_listing(cid, manifest.listing, store, crew, report)
         manifest = await trio.to_thread.run_sync(parse_manifest, payload, listing)
     return Statement(manifest, bundles, listing)
+
+
+async def _with_others(
+    cid: CID, manifest: Manifest, bundles: tuple[bytes, ...], store: Store, crew: Crew
+) -> tuple[bytes, ...]:
+    """Return the bundles of a release that is new here, with those that other sources have."""
+    if len(list(crew.active)) > 1:  # else the one who is there has given his already
+        owners = await publisher_keys(manifest.publisher, store)
+        for lines in await ask_around(cid, crew):
+            bundles = await trio.to_thread.run_sync(
+                keep_bundles, manifest.payload, bundles, lines, owners
+            )
+    return bundles
+
+
+async def hear_others(cid: CID, publisher: str, store: Store, crew: Crew) -> int:
+    """Keep what the sources that are there now know of a release that is held here.
+
+    Returns how many statements are new.
+    """
+    owners = await publisher_keys(publisher, store)
+    return sum(
+        [await store.add_bundles(cid, lines, owners) for lines in await ask_around(cid, crew)]
+    )
+
+
+async def ask_around(cid: CID, crew: Crew) -> list[list[bytes]]:
+    """Return what each of several sources has of the bundles of a release, unverified.
+
+    Who holds a release knows its publisher's; what others say of it is not with everybody.
+    """
+    target = f"/allod/v1/bundles/{cid}"
+    answers = await crew.poll(target, MAX_ANSWER, count=SEVERAL, within=ASK_WITHIN)
+    return [data.split(b"\n", MAX_BUNDLES)[:MAX_BUNDLES] for data in answers]
 
 
 async def read_outline(cid: CID, size: int, store: Store, crew: Crew) -> Outline:

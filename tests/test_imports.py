@@ -88,6 +88,7 @@ NODE = [
     "holdings",
     "identity",
     "vouching",
+    "hearing",
     "ancestry",
     "lineage",
     "describe",

@@ -28,6 +28,7 @@ from node.store.shelf import Shelf
 from p2p.bundles import keep_bundles
 from p2p.cid import CID
 from p2p.directory import TreeFile, build_tree
+from p2p.envelope import MAX_BUNDLES
 from p2p.errors import NotFound, StoreError
 from p2p.keys import PublicKey
 from p2p.manifest import Manifest
@@ -146,7 +147,12 @@ class Releases:
         files = {Path(BUNDLES, _bundle_name(data)): data for data in bundles}
         files[Path(MANIFEST)] = manifest.payload
         if not new:
+            there = set(os.listdir(folder / BUNDLES))
             for name, data in files.items():
+                if name.name not in there and name != Path(MANIFEST):
+                    if len(there) >= MAX_BUNDLES:
+                        continue  # what came meanwhile is as good; ``add_bundles`` chooses
+                    there.add(name.name)
                 if _read(folder / name) != data:
                     durable.replace_file(folder / name, data, self._layout.temp)
             durable.replace_file(folder / RECORD, record.encode(), self._layout.temp)

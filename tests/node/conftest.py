@@ -1,6 +1,7 @@
 """What several tests of the node need: stores that close with the test."""
 
-from collections.abc import Awaitable, Callable
+import logging
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -29,3 +30,33 @@ async def new_store(tmp_path: Path, nursery: trio.Nursery) -> Stores:
         return store
 
     return make
+
+
+class Heard(logging.Handler):
+    """Counts what was said in a log, and lets a test wait for it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lines: list[str] = []
+        self._more = trio.Event()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.lines.append(record.getMessage())
+        self._more.set()
+        self._more = trio.Event()
+
+    async def wait(self, count: int) -> None:
+        while len(self.lines) < count:
+            await self._more.wait()
+
+
+@pytest.fixture
+def heard() -> Iterator[Heard]:
+    """What the node says in its log from now on."""
+    log, handler = logging.getLogger("node"), Heard()
+    level = log.level
+    log.addHandler(handler)
+    log.setLevel(logging.INFO)
+    yield handler
+    log.removeHandler(handler)
+    log.setLevel(level)

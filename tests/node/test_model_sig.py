@@ -1,7 +1,5 @@
 """model.sig: made beside everything else, gone on with after a restart, written out by anybody."""
 
-import logging
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,7 +16,7 @@ from p2p.bundles import find_model_signature, is_model_signature
 from p2p.cid import CID
 from p2p.errors import NotFound
 from p2p.keys import SecretKey
-from tests.node.conftest import Stores
+from tests.node.conftest import Heard, Stores
 from tests.p2p.statements import MODEL_SIG
 from tests.releases import KEY, publish_into, write_folder
 
@@ -49,35 +47,6 @@ class Machine:
         statement = await self.store.statement(cid)
         assert statement is not None
         return any(map(is_model_signature, statement.bundles))
-
-
-class Heard(logging.Handler):
-    """Counts what was said in a log, and lets a test wait for it."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.lines: list[str] = []
-        self._more = trio.Event()
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self.lines.append(record.getMessage())
-        self._more.set()
-        self._more = trio.Event()
-
-    async def wait(self, count: int) -> None:
-        while len(self.lines) < count:
-            await self._more.wait()
-
-
-@pytest.fixture
-def heard() -> Iterator[Heard]:
-    log, handler = logging.getLogger("node.model_sig"), Heard()
-    level = log.level
-    log.addHandler(handler)
-    log.setLevel(logging.INFO)
-    yield handler
-    log.removeHandler(handler)
-    log.setLevel(level)
 
 
 @pytest.fixture

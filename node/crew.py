@@ -62,7 +62,10 @@ class Network(Protocol):
         """Have nothing to do with a peer for a while."""
 
     def announce(self, cids: Sequence[CID]) -> None:
-        """Tell the DHT, in the background, that this node holds these."""
+        """Tell the DHT, in the background, that this node holds these: what it gives to others."""
+
+    def withdraw(self, cids: Sequence[CID]) -> None:
+        """Tell the DHT no longer that this node holds these."""
 
 
 @dataclass(slots=True, eq=False)

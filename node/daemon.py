@@ -28,7 +28,7 @@ async def run_daemon(
     """Run a node with its HTTP door until cancelled; ``ready`` gets its status once it serves."""
     async with open_node(config, network=not config.p2p.offline) as node:
         token = make_token(config)
-        routes = [*control_routes(node, token), *peer_routes(PeerApi(node.store))]
+        routes = [*control_routes(node, token), *peer_routes(PeerApi(node.store, gate=node.gate))]
         async with trio.open_nursery() as nursery:
             url = await nursery.start(serve_loopback, loopback_app(routes), config.http.port)
             node.http_url = url

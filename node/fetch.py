@@ -3,10 +3,10 @@
 1  what the reference names            a manifest CID, from a link, a CID or this store
 2  who may have it                     the link's peers, the LAN, the DHT; goes on all the time
 3  the statement                       manifest and signatures; nothing large moves before
-4  which files, and their Outlines     each checked against the manifest
+4  which files, and their Outlines     let in by the policy; each checked against the manifest
 5  what is missing                     resuming, and reusing a base's leaves, are this line
 6  the transfer                        many sources at once, each leaf verified, then written
-7  the record                          one transaction, then the folder of links
+7  the record                          what the bytes are is judged; one transaction; the folder
 8  the announcement                    from now on this node is a source too
 """
 
@@ -21,6 +21,7 @@ from node.assembly import Assembly, Wanted
 from node.claims import Claims
 from node.crew import Crew, Network
 from node.export import export_files
+from node.gate import Asked, Gate
 from node.holdings import find_release
 from node.keyring import Keyring
 from node.messages import FetchParams, Note, Progress, Report
@@ -31,7 +32,7 @@ from node.store import Store
 from node.transfer import Transfer
 from node.upkeep import release_keys
 from p2p.cid import CID
-from p2p.errors import AllodError, NotFound, QuotaExceeded, UsageError, culprit
+from p2p.errors import AllodError, NotFound, QuotaExceeded, Refused, UsageError, culprit
 from p2p.keys import publisher_id
 from p2p.manifest import FileEntry
 from p2p.ranges import RangeSet
@@ -49,6 +50,8 @@ class FetchNode(Protocol):
     def keyring(self) -> Keyring: ...
     @property
     def claims(self) -> Claims: ...
+    @property
+    def gate(self) -> Gate: ...
     def network(self) -> Network:
         """The network; NetworkError when this node was opened without one."""
         ...
@@ -135,6 +138,9 @@ async def _fetch(
     crew.keys += [manifest.root]
 
     chosen = select_files(manifest.files, params.include, params.exclude)
+    asked = Asked(yes=params.yes, ask=params.ask)
+    verdict = await node.gate.admit(manifest, statement.bundles, asked, chosen=chosen)
+    report(Note(f"The policy lets it in, by {verdict.rule}."))
     # Two files with the same bytes are one to fetch: a partial file has a single writer.
     contents = {entry.cid: entry for entry in reversed(chosen)}
     wanted = await _outlines(list(reversed(contents.values())), store, crew, report)
@@ -152,13 +158,24 @@ async def _fetch(
         plan = _Plan(wanted, missing, sizes)
         return _result(params, statement, plan, crew, None)
 
-    if await store.release(cid) is None:  # from now on others can take from here what has come
+    new = await store.release(cid) is None
+    if new:  # from now on others can take from here what has come
         await store.record(manifest, statement.bundles, pin=params.pin, complete=False)
     missing = await _transfer(node, cid, wanted, crew, report)
+    if await node.gate.look_into(chosen):
+        try:
+            await node.gate.admit(manifest, statement.bundles, asked, chosen=chosen)
+        except Refused:
+            if new:
+                await store.remove(cid)  # gc then takes the bytes, and nobody is given them
+            raise
 
     complete = len(chosen) == len(manifest.files)
     await store.record(manifest, statement.bundles, pin=params.pin, complete=complete)
-    path = await store.view(manifest)
+    if await node.gate.remember(manifest.publisher):
+        add = f"`allod trust add {manifest.publisher} --as NAME`"
+        report(Note(f"This is the first release of its publisher here; {add} gives it a name."))
+    path = await store.view(await node.gate.let_in(manifest, statement.bundles))
     if params.local_dir:
         path = await export_files(path, Path(params.local_dir), [entry.path for entry in chosen])
     if not params.offline:
@@ -295,3 +312,5 @@ class _Nowhere:
     def ban(self, peer: str, reason: str) -> None: ...
 
     def announce(self, cids: Sequence[CID]) -> None: ...
+
+    def withdraw(self, cids: Sequence[CID]) -> None: ...

@@ -271,6 +271,7 @@ class FetchParams:
     offline: bool = False  # only what this store holds
     revision: str = ""  # a version, or a manifest CID
     pin: bool = True  # what was asked for by name stays until it is unpinned
+    ask: bool = False  # somebody can be asked about a publisher who is new here
 
 
 @dataclass(frozen=True, slots=True)
@@ -380,6 +381,37 @@ class KeySignParams:
     keys: tuple[str, ...] = ()  # publishers of this machine; none means all
     secrets: tuple[str, ...] = ()  # files with secret keys in PEM
     show: bool = False  # sign nothing
+
+
+@dataclass(frozen=True, slots=True)
+class TrustAddParams:
+    """Whom ``trust add`` is about: a publisher's id, a link or a held release; and the petname."""
+
+    ref: str
+    petname: str
+
+
+@dataclass(frozen=True, slots=True)
+class TrustRmParams:
+    """What ``trust rm`` takes away: a petname, a publisher's id, or a subscription."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class TrustSubscribeParams:
+    """Which community's policy ``trust subscribe`` follows."""
+
+    ref: str
+    peers: tuple[str, ...] = ()  # multiaddrs to ask first
+
+
+@dataclass(frozen=True, slots=True)
+class TrustDenyParams:
+    """What ``trust deny`` denies: a CID, a publisher's id, a key or a held release."""
+
+    what: str
+    reason: str = ""
 
 
 @dataclass(frozen=True, slots=True)

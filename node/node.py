@@ -14,9 +14,12 @@ from typing import TYPE_CHECKING
 import trio
 
 from node.claims import Claims
+from node.communities import keep_communities
 from node.config import Config
+from node.gate import Gate
 from node.keyring import Keyring
 from node.model_sig import ModelSigner
+from node.rulebook import Rulebook
 from node.store import Store, open_store
 from node.upkeep import keep_announced, keep_peers, read_peers
 from p2p.cid import CID
@@ -39,6 +42,9 @@ class Node:
         self.keyring = Keyring(config.folders.keys)
         self.claims = Claims()
         self.model_signer = ModelSigner(store, self.keyring)
+        trust = config.folders.data / "trust"
+        rulebook = Rulebook(config.folders.config_file.parent, trust / "communities")
+        self.gate = Gate(rulebook, store, self.keyring, trust)
         self.host: Host | None = None
         self.discovery: Discovery | None = None
         self.http_url: str | None = None
@@ -99,6 +105,7 @@ async def _go_online(node: Node, stack: AsyncExitStack) -> None:
     from node.hearing import keep_hearing
     from p2p.lane import Encryption, LaneServer
 
+    await node.gate.policy()  # what is wrong in it is said now, not to the first who asks
     config = node.config
     peers_file = config.folders.data / "peers.json"
     settings = HostSettings(
@@ -114,15 +121,18 @@ async def _go_online(node: Node, stack: AsyncExitStack) -> None:
     lanes: LaneServer | None = None
     if config.lane.enabled:
         lanes = await stack.enter_async_context(_open_lanes(node, host))
-    host.set_handler(PeerApi(node.store, lanes.offer if lanes is not None else None))
+    offer = lanes.offer if lanes is not None else None
+    host.set_handler(PeerApi(node.store, offer, gate=node.gate))
     discovery = await stack.enter_async_context(open_discovery(host))
     nursery = await stack.enter_async_context(trio.open_nursery())
     stack.callback(nursery.cancel_scope.cancel)
     wants: Encryption | None = None
     if config.lane.enabled:
         wants = "off" if config.lane.encryption == "off" else "tls"
-    node.join(host, discovery, PeerNetwork(host, discovery, nursery, wants))
-    nursery.start_soon(keep_announced, node.store, node.network())
+    node.join(host, discovery, PeerNetwork(host, discovery, nursery, node.gate, wants))
+    nursery.start_soon(node.gate.watch)
+    nursery.start_soon(keep_communities, node)
+    nursery.start_soon(keep_announced, node.store, node.gate, node.network())
     nursery.start_soon(keep_peers, discovery, peers_file)
     nursery.start_soon(node.model_signer.run)
     nursery.start_soon(keep_hearing, node.store, node.network())
@@ -135,7 +145,7 @@ def _open_lanes(node: Node, host: "Host") -> "AbstractAsyncContextManager[LaneSe
 
     config = node.config
     door = Door(
-        handler=host.charged(PeerApi(node.store)),
+        handler=host.charged(PeerApi(node.store, gate=node.gate)),
         fault=host.fault,
         banned=host.banned,
         told=host.own_addresses,

@@ -34,6 +34,10 @@ from node.messages import (
     PublishParams,
     RefParams,
     Report,
+    TrustAddParams,
+    TrustDenyParams,
+    TrustRmParams,
+    TrustSubscribeParams,
     VerifyParams,
 )
 from node.pace import Pace
@@ -43,6 +47,7 @@ from p2p.errors import NoNode, UsageError
 if TYPE_CHECKING:  # a command that only reads the configuration pays for none of these
     from node.claims import Claims
     from node.crew import Network
+    from node.gate import Gate
     from node.keyring import Keyring
     from node.store import Store
     from p2p.cid import CID
@@ -70,6 +75,8 @@ class Node(Protocol):
     def http_url(self) -> str | None: ...
     @property
     def claims(self) -> "Claims": ...
+    @property
+    def gate(self) -> "Gate": ...
     @property
     def default_key(self) -> str: ...
     def spread(self, cids: "list[CID]") -> list[str]: ...
@@ -227,6 +234,44 @@ async def key_apply(node: Node, params: KeyFileParams, report: Report) -> Json:
     return await apply_proposal(node.keyring, node.store, params, report)
 
 
+# -- trust
+
+
+async def trust_add(node: Node, params: TrustAddParams, report: Report) -> Json:
+    """Trust a publisher, by a petname."""
+    from node import trusting
+
+    return await trusting.add(node, params.ref, params.petname)
+
+
+async def trust_rm(node: Node, params: TrustRmParams, report: Report) -> Json:
+    """Take trust, or a subscription, away."""
+    from node import trusting
+
+    return await trusting.remove(node, params.name)
+
+
+async def trust_list(node: Node, params: NoParams, report: Report) -> Json:
+    """Show the policy."""
+    from node import trusting
+
+    return await trusting.show(node)
+
+
+async def trust_subscribe(node: Node, params: TrustSubscribeParams, report: Report) -> Json:
+    """Follow the policy of a community."""
+    from node import trusting
+
+    return await trusting.subscribe(node, params.ref, params.peers, report)
+
+
+async def trust_deny(node: Node, params: TrustDenyParams, report: Report) -> Json:
+    """Deny something."""
+    from node import trusting
+
+    return await trusting.deny(node, params.what, params.reason)
+
+
 # -- the store
 
 
@@ -382,6 +427,11 @@ _TABLE: tuple[Operation[Any], ...] = (
     Operation("key.renew", KeyParams, key_renew, "nothing"),
     Operation("key.sign", KeySignParams, key_sign, "nothing", here_only=True),
     Operation("key.apply", KeyFileParams, key_apply, "store"),
+    Operation("trust.add", TrustAddParams, trust_add, "store"),
+    Operation("trust.rm", TrustRmParams, trust_rm, "store"),
+    Operation("trust.list", NoParams, trust_list, "store"),
+    Operation("trust.subscribe", TrustSubscribeParams, trust_subscribe, "network"),
+    Operation("trust.deny", TrustDenyParams, trust_deny, "store"),
     Operation("config.list", NoParams, config_list, "nothing"),
     Operation("config.get", ConfigKeyParams, config_get, "nothing"),
     Operation("config.set", ConfigSetParams, config_set, "nothing"),

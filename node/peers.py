@@ -1,16 +1,20 @@
 """The real network of a fetch: a libp2p host and its discovery, as ``crew.Network``."""
 
+import logging
 from collections.abc import Sequence
 
 import trio
 
+from node.gate import Gate
 from p2p.address import Address
 from p2p.cid import CID
 from p2p.discovery import Discovery
-from p2p.errors import UsageError
+from p2p.errors import StoreError, UsageError
 from p2p.host import Host
 from p2p.lane import Encryption
 from p2p.sources import PeerSource, Source
+
+log = logging.getLogger(__name__)
 
 JOIN_WITHIN = 5.0  # seconds; joining takes one, and where there is nobody to join it never ends
 BAN_SECONDS = 3600.0  # long enough to be of no use to a liar, short enough for a repaired disk
@@ -24,13 +28,15 @@ class PeerNetwork:
         host: Host,
         discovery: Discovery,
         nursery: trio.Nursery,
+        gate: Gate,
         lanes: Encryption | None = None,
     ) -> None:
-        """``lanes``: what this node wants of lanes; None for streams only."""
+        """``gate``: what may be announced. ``lanes``: what is wanted of them; None: no lanes."""
         self._lanes = lanes
         self._host = host
         self._discovery = discovery
         self._nursery = nursery
+        self._gate = gate
         self._join_by = trio.current_time() + JOIN_WITHIN
 
     def hinted(self, multiaddr: str) -> Source:
@@ -65,4 +71,16 @@ class PeerNetwork:
 
     def announce(self, cids: Sequence[CID]) -> None:
         """Have the DHT know that this node holds these."""
-        self._nursery.start_soon(self._discovery.announce, tuple(cids))
+        self._nursery.start_soon(self._announce, tuple(cids))
+
+    async def _announce(self, cids: Sequence[CID]) -> None:
+        try:
+            given = [cid for cid in cids if await self._gate.refuses(cid) is None]
+        except StoreError as exc:  # they are announced again when the node starts anew
+            log.warning("%d keys are not announced: %s", len(cids), exc)
+            return
+        await self._discovery.announce(given)
+
+    def withdraw(self, cids: Sequence[CID]) -> None:
+        """Have the DHT told no longer that this node holds these."""
+        self._discovery.withdraw(cids)

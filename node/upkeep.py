@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 import trio
 
+from node.gate import Gate
 from node.store import Release, Store, durable
 from p2p.cid import CID
 from p2p.errors import AllodError, StoreError
@@ -26,6 +27,8 @@ MAX_ANNOUNCED_FILES: Final = 500
 Each key costs messages to some twenty peers every few hours; whoever looks for a small file of a
 large release finds it through the release."""
 
+ANNOUNCE_AGAIN: Final = 600.0
+"""Seconds between two looks at what may be announced, if nothing changes before: consent ends."""
 KEEP_PEERS: Final = 300.0  # seconds between two savings of the peers
 FIRST_PEERS: Final = 20.0  # seconds until the first, so that a node that soon dies has some
 MAX_PEERS_FILE: Final = 256 << 10  # bytes; a hundred addresses have some 10 KiB
@@ -47,13 +50,21 @@ def release_keys(manifest: Manifest, files: Iterable[str] | None = None) -> list
     ]
 
 
-async def keep_announced(store: Store, network: "Network") -> None:
-    """Announce everything that the store holds, once at the start; discovery repeats it."""
-    for release in await store.releases():
-        try:
-            network.announce(await _keys(store, release))
-        except AllodError as exc:  # one damaged record must not silence the others
-            log.warning("%s is not announced: %s", release.manifest_cid, exc)
+async def keep_announced(store: Store, gate: Gate, network: "Network") -> None:
+    """Announce everything that the store holds and the policy lets out; discovery repeats it.
+
+    Anew whenever the policy has changed, and now and then, since verdicts age.
+    """
+    while True:
+        for release in await store.releases():
+            try:
+                keys = await _keys(store, release)
+                network.withdraw([key for key in keys if await gate.refuses(key) is not None])
+                network.announce(keys)
+            except AllodError as exc:  # one damaged record must not silence the others
+                log.warning("%s is not announced: %s", release.manifest_cid, exc)
+        with trio.move_on_after(ANNOUNCE_AGAIN):
+            await gate.wait_changed()
 
 
 async def _keys(store: Store, release: Release) -> list[CID]:

@@ -10,6 +10,7 @@ The class says whose fault it was and so who can mend it; ``code`` is the stable
     ├── VerificationFailed          4  VERIFICATION_FAILED  bytes and their promise differ
     │   └── SourceChanged           4  SOURCE_CHANGED       a file changed while it was read
     ├── Refused                     5  REFUSED              a policy, licence, consent or revocation
+    │   └── Untrusted               5  UNTRUSTED            nobody has said yes to the publisher yet
     ├── NetworkError                6  NETWORK              the network, or all of it that was tried
     │   ├── NoSources               6  NO_SOURCES           nobody who has it could be reached
     │   ├── PortInUse               6  PORT_IN_USE          another program listens there
@@ -77,6 +78,12 @@ class Refused(AllodError):
     """A policy, a licence, a consent or a revocation says no."""
 
     code, exit_code = "REFUSED", 5
+
+
+class Untrusted(Refused):
+    """The publisher is new here, and a person has to say yes first."""
+
+    code = "UNTRUSTED"
 
 
 class NetworkError(AllodError):

@@ -16,8 +16,10 @@ from node.api.peer import PeerApi
 from node.claims import Claims
 from node.crew import Network
 from node.fetch import fetch
+from node.gate import Gate
 from node.keyring import Keyring
 from node.messages import Event, FetchParams
+from node.rulebook import Rulebook
 from node.store import Store
 from p2p.cid import CID
 from p2p.errors import AllodError, NoSources, PeerFault, PeerGone, PeerRefused, UsageError
@@ -156,6 +158,9 @@ class FakeNetwork:
     def announce(self, cids: Sequence[CID]) -> None:
         self.announced += cids
 
+    def withdraw(self, cids: Sequence[CID]) -> None:
+        self.announced = [cid for cid in self.announced if cid not in set(cids)]
+
 
 @dataclass
 class Machine:
@@ -167,11 +172,19 @@ class Machine:
     claims: Claims = field(default_factory=Claims)
     events: list[Event] = field(default_factory=list)
 
+    def __post_init__(self) -> None:
+        self.gate = gate_for(self.store, self.keyring, self.store.folder.with_suffix(".trust"))
+
     def network(self) -> Network:
         return self.wire
 
     async def fetch(self, ref: object, **params: Any) -> dict[str, Any]:
         return await fetch(FetchParams(ref=str(ref), **params), self, self.events.append)
+
+
+def gate_for(store: Store, keyring: Keyring, folder: Path) -> Gate:
+    """A gate whose policy, and all that it remembers, lies in ``folder``."""
+    return Gate(Rulebook(folder, folder / "communities"), store, keyring, folder)
 
 
 def bytes_of(body: FileBody) -> bytes:

@@ -65,6 +65,7 @@ async def publish_into(
     kind: str = "model",
     license: str = "Apache-2.0",
     lineage: Sequence[Mapping[str, Any]] = (),
+    consent: Mapping[str, Any] | None = None,
 ) -> Published:
     """Publish a folder into a store; ``signer`` signs in the place of the publisher's key."""
     files = [(file.file, file.path) for file in walk_folder(folder)]
@@ -83,6 +84,7 @@ async def publish_into(
         profile=profile,
         license={"spdx": license},
         lineage=lineage,
+        consent=consent,
     )
     bundle = sign_bundle(built.manifest.payload, signer or key)
     if built.listing_bytes is not None:

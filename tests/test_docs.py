@@ -18,6 +18,9 @@ from node.messages import Failure
 from node.operations import OPERATIONS
 from node.settings import settings
 from p2p.errors import AllodError
+from p2p.licenses import FAMILIES
+from p2p.policy import KEYS
+from p2p.policy.model import FORMATS
 
 ROOT = Path(__file__).parent.parent
 REFERENCE = ROOT / "docs" / "reference"
@@ -97,6 +100,17 @@ def test_every_key_is_described() -> None:
     lines = page("config.md").splitlines()
     found = [line for line in lines if re.match(r"\| `\w+\.\w+` ", line) and "`ALLOD_" in line]
     assert found == rows
+
+
+def test_every_policy_key_is_described() -> None:
+    """policy.md has exactly the rows of the table of a policy's keys, and names every format."""
+    rows = [f"| `{k.name}` | {k.expects} | {k.default} | {k.meaning} |" for k in KEYS]
+    lines = page("policy.md").partition("## How")[0].splitlines()
+    assert [line for line in lines if line.startswith("| `")] == rows
+    for name in FORMATS:
+        assert f"`{name}`" in page("policy.md").partition("## Formats")[2]
+    for family in FAMILIES:
+        assert f"`{family}`" in page("policy.md")
 
 
 def test_every_variable_is_described() -> None:

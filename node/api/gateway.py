@@ -20,6 +20,7 @@ from typing import Final
 
 import trio
 
+from node.gate import Gate
 from node.store import Held, Store
 from p2p.car import car_block, car_header
 from p2p.cid import CID, Codec
@@ -46,10 +47,11 @@ class _Span:
 
 
 class Gateway:
-    """Answers ``/ipfs/`` requests from a store."""
+    """Answers ``/ipfs/`` requests from a store, as far as the gate lets it."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, gate: Gate | None = None) -> None:
         self._store = store
+        self._gate = gate
 
     async def __call__(self, request: Request) -> Response:
         """Answer one request; NotFound, UsageError and PeerRefused(416) become its status."""
@@ -57,7 +59,12 @@ class Gateway:
         cid = CID.parse(first)
         if len(path) > MAX_PATH:
             raise UsageError(f"A path has at most {MAX_PATH} segments, this one has {len(path)}.")
+        root = cid
         cid, walked = await self._resolve(cid, path)
+        if self._gate is not None:
+            if path:
+                await self._gate.check(root, "/".join(path))
+            await self._gate.check(cid)
         kind = self._format(request)
         if kind == "raw":
             return Response(200, _headers(cid, RAW_TYPE), await self._block(cid))
@@ -166,9 +173,14 @@ class Gateway:
         for link in node.links:
             # A shard's own shards belong to the directory, what it lists does not.
             inner = isinstance(node, ShardNode) and len(link.name) == 2
+            if not inner and await self._withheld(link.cid):
+                continue  # whoever reads sees that it is missing
             if inner or scope == "all":
                 async for found in self._blocks(link.cid, scope, _Span(0, None)):
                     yield found
+
+    async def _withheld(self, cid: CID) -> bool:
+        return self._gate is not None and await self._gate.refuses(cid) is not None
 
 
 def _walk(

@@ -19,6 +19,7 @@ from typing import Final
 import trio
 
 from node.api.gateway import CAR_TYPE, Gateway
+from node.gate import Gate
 from node.store import Store
 from p2p.cid import CID, Codec
 from p2p.errors import NotFound
@@ -39,12 +40,20 @@ class PeerApi:
     """Answers what a node answers to other nodes."""
 
     def __init__(
-        self, store: Store, offer: Callable[[str, Encryption], Offer] | None = None
+        self,
+        store: Store,
+        offer: Callable[[str, Encryption], Offer] | None = None,
+        *,
+        gate: Gate | None = None,
     ) -> None:
-        """``offer`` makes lanes; only for an instance whose every asker has proved who it is."""
+        """``offer`` makes lanes; only for an instance whose every asker has proved who it is.
+
+        ``gate`` says what is given to others; without one all that is held is.
+        """
         self._store = store
         self._offer = offer
-        self._gateway = Gateway(store)
+        self._gate = gate
+        self._gateway = Gateway(store, gate)
         self._counting = trio.Lock()
         self._counted: OrderedDict[CID, tuple[float, bytes]] = OrderedDict()
         """What was said of a release lately, and until when it is said again."""
@@ -69,6 +78,8 @@ class PeerApi:
         raise NotFound(f"There is nothing at {request.path} on this node.")
 
     async def _outline(self, cid: CID) -> Response:
+        if self._gate is not None:
+            await self._gate.check(cid)
         outline = await self._store.outline(cid)
         if outline is None:
             raise NotFound(f"This node holds no outline of {cid}.")
@@ -77,6 +88,8 @@ class PeerApi:
         return Response(200, {"content-type": CAR_TYPE}, body)
 
     async def _have(self, cid: CID) -> Response:
+        if self._gate is not None:
+            await self._gate.check(cid)
         if cid.codec is Codec.JSON:
             return await self._have_release(cid)
         held = await self._store.held(cid)
@@ -88,14 +101,15 @@ class PeerApi:
         release = await self._store.release(cid)
         if release is None:
             raise NotFound(f"This node holds nothing of the release {cid}.")
-        if release.complete:
+        withheld = await self._gate.withheld(cid) if self._gate is not None else frozenset()
+        if release.complete and not withheld:
             return _json({"complete": True, "files": {}})
         async with self._counting:
             known = self._counted.get(cid)
             begin = trio.current_time()
             if known is not None and begin < known[0]:
                 return _json_of(known[1])
-            body = await self._count(cid)
+            body = await self._count(cid, withheld)
             now = trio.current_time()
             self._counted.pop(cid, None)
             self._counted[cid] = now + HAVE_REST * (now - begin), body
@@ -103,9 +117,10 @@ class PeerApi:
                 self._counted.popitem(last=False)
         return _json_of(body)
 
-    async def _count(self, cid: CID) -> bytes:
+    async def _count(self, cid: CID, withheld: frozenset[CID]) -> bytes:
         """Look at every file of a release that is not complete: seconds, where they are many."""
-        files = {file.cid: file.size for file in await self._store.release_files(cid)}
+        named = await self._store.release_files(cid)
+        files = {file.cid: file.size for file in named if file.cid not in withheld}
         whole = await self._store.has_many(files.keys())
         growing: dict[CID, list[tuple[int, int]]] = {}
         for file in self._store.unfinished() & files.keys():
@@ -121,12 +136,16 @@ class PeerApi:
         return await trio.to_thread.run_sync(write)
 
     async def _manifest(self, cid: CID) -> Response:
+        if self._gate is not None:
+            await self._gate.check_statement(cid)
         known = await self._store.statement(cid)
         if known is None:
             raise NotFound(f"This node does not hold the manifest {cid}.")
         return Response(200, {"content-type": "application/json"}, known.payload)
 
     async def _bundles(self, cid: CID) -> Response:
+        if self._gate is not None:
+            await self._gate.check_statement(cid)
         known = await self._store.statement(cid)
         if known is None:
             raise NotFound(f"This node does not hold the manifest {cid}.")

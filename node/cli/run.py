@@ -7,6 +7,7 @@ operations, and the person.
 
 import functools
 import json
+import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, cast
 
@@ -62,6 +63,17 @@ class Run:
         """Tell a person, on stderr, what is no part of the result."""
         if not self.quiet and not self.as_json:
             click.echo(text, err=True)
+
+    def can_ask(self) -> bool:
+        """Say whether there is a person at a terminal who can be asked something."""
+        if self.as_json or self.quiet:
+            return False
+        return sys.stdin.isatty() and sys.stderr.isatty()
+
+    def ask(self, text: str, question: str) -> bool:
+        """Tell a person something, and ask for yes or no; no if nothing is typed."""
+        click.echo(plain(text), err=True)
+        return click.confirm(question, default=False, err=True)
 
     def show(self, result: Json, lines: Iterable[str] = ()) -> int:
         """Print the result, as JSON or as ``lines``, and return the exit code that it deserves."""

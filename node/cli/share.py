@@ -1,5 +1,6 @@
 """Commands that put models and datasets into the network, get them, and tidy the store."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import click
 from node.cli.run import Run, verb
 from node.cli.text import count_text, size_text, table
 from node.messages import FetchParams, GcParams, PublishParams, RefParams, VerifyParams
+from p2p.errors import Untrusted
 
 _offline = click.option("--offline", is_flag=True, help="Touch no network.")
 _ref = click.argument("ref")
@@ -89,9 +91,16 @@ def fetch(run: Run, local_dir: Path | None, **given: Any) -> int:
     """
     folder = str(local_dir.absolute()) if local_dir else ""
     given["offline"] |= run.config().p2p.offline
-    params = FetchParams(local_dir=folder, **given)
+    params = FetchParams(local_dir=folder, ask=run.can_ask(), **given)
     try:
-        found = run.call("fetch", params, flags=_flags(params.offline))
+        try:
+            found = run.call("fetch", params, flags=_flags(params.offline))
+        except Untrusted as exc:
+            if not params.ask or not run.ask(
+                exc.message.partition(": ")[2], "Trust this publisher?"
+            ):
+                raise
+            found = run.call("fetch", replace(params, yes=True), flags=_flags(params.offline))
     except KeyboardInterrupt:
         run.note("Interrupted. The same command goes on where it was.")
         raise

@@ -12,12 +12,12 @@ from node.cli import VERSION
 BRANCHES = {
     "start": ("demo", "up", "status", "peers", "limits"),
     "share": ("publish", "fetch", "ls", "rm", "pin", "unpin", "gc", "verify"),
-    "trust": ("endorse", "key", "bundle"),
+    "trust": ("endorse", "key", "trust", "bundle"),
     "other": ("env", "config", "completion"),
 }
 ALIASES = {"pull": "fetch"}
 # The modules of those commands that do not live in their branch's.
-_ELSEWHERE = {"bundle": "bundle", "endorse": "endorse"}
+_ELSEWHERE = {"bundle": "bundle", "endorse": "endorse", "trust": "policy"}
 _HOME = {name: module for module, names in BRANCHES.items() for name in names} | _ELSEWHERE
 
 

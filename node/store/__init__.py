@@ -303,6 +303,25 @@ class Store:
         """Return the files of a release by their paths."""
         return await self._releases.rows.release_files(manifest_cid)
 
+    async def named(self, cid: CID) -> list[tuple[CID, str]]:
+        """Return every release that names a file, or a block of its folder, and the file's path.
+
+        The path is empty for a folder, and for the listing of a release.
+        """
+        rows = await self._releases.rows.named(cid)
+        if rows or cid.codec is not Codec.DAG_PB:
+            return rows
+        return [(manifest, "") for manifest in await self._releases.rows.folders(cid)]
+
+    async def files_with(self, cid: CID) -> list[CID]:
+        """Return some of the files that a block is part of: all, unless they are very many."""
+        rows = self._shelf.rows
+        if cid.codec is Codec.DAG_PB:
+            root = await rows.node(cid)
+            return [root] if isinstance(root, CID) else []
+        places = await rows.some_places(cid.digest)
+        return list(dict.fromkeys(file for file, _ in places))
+
     async def manifest(self, cid: CID) -> tuple[bytes, tuple[bytes, ...], bytes | None] | None:
         """Return the manifest's bytes, its signature bundles, and its listing if that is here."""
         statement = await self.statement(cid)

@@ -136,6 +136,14 @@ class ReleaseRows:
         )
         return [(CID.from_bytes(manifest), path) for manifest, path in rows]
 
+    async def folders(self, cid: CID) -> list[CID]:
+        """Return the releases to whose folder a block belongs."""
+        rows = await self._index.ask(
+            "SELECT manifest FROM folders JOIN releases ON releases.id = release WHERE cid = ?",
+            bytes(cid),
+        )
+        return [CID.from_bytes(manifest) for (manifest,) in rows]
+
     async def claims(self) -> list[Claim]:
         """Return what every release keeps from being garbage."""
         releases = await self.releases()

@@ -96,10 +96,11 @@ class Evidence:
 
     ``signers``: keys whose signatures over the manifest are good. ``keys``: by publisher id, the
     keys that sign for it now, as far as its metadata is known. ``chain``: the parents whose
-    manifests are known. ``contents``: what files turned out to be. ``left_out``: paths of the
-    release that were not asked for. ``stale``: a name led here through metadata that has expired.
-    ``own``: it was published on this machine. ``seen``: a release of this publisher was let in
-    before. ``serving``: the question is whether to pass it on, not whether to take it.
+    manifests are known. ``contents``: what files turned out to be. ``paths``: all paths of the
+    release, for what a file names beside it is judged by itself. ``stale``: a name led here through
+    metadata that has expired. ``own``: it was published on this machine. ``seen``: a release of
+    this publisher was let in before. ``serving``: the question is whether to pass it on, not
+    whether to take it.
     """
 
     facts: Facts
@@ -111,7 +112,7 @@ class Evidence:
     status: Fate | None = None
     chain: Sequence["Evidence"] = ()
     contents: Mapping[CID, Finding] = field(default_factory=dict)
-    left_out: frozenset[str] = frozenset()
+    paths: frozenset[str] = frozenset()
     stale: bool = False
     own: bool = False
     seen: bool = False

@@ -30,10 +30,10 @@ from p2p.policy.formats import format_of
 from p2p.policy.model import DATASET_FORMATS, MODEL_FORMATS, Need, Policy, Rule
 from p2p.policy.terms import check_license
 from p2p.policy.votes import count_votes
+from p2p.terms import expired
 
 CLOCK_SKEW: Final = timedelta(days=1)
 """How far ahead of this clock a statement may be dated: time zones, and clocks that are off."""
-_LAST_DAY: Final = datetime(9999, 12, 30, tzinfo=UTC)  # after which none can be added
 MAX_ANCESTORS: Final = 10_000
 """Ancestors that are looked at, as everywhere that lineage is walked."""
 
@@ -134,11 +134,7 @@ def _deny_lists(policy: Policy, evidence: Evidence) -> Iterator[Verdict]:
 
 def _consent(evidence: Evidence) -> Iterator[Verdict]:
     facts, consent = evidence.facts, evidence.facts.consent
-    text = str(consent.get("expires", ""))
-    ends = _time(text)
-    if ends is not None and len(text) == len("2026-11-22"):
-        ends = min(ends, _LAST_DAY) + timedelta(days=1)  # a day holds to its end
-    if ends is not None and ends <= evidence.now:
+    if expired(consent, evidence.now.astimezone(UTC).date()):
         yield _no("consent.expires", f"{facts}: the consent behind it ended {consent['expires']}.",
                   "Ask its publisher for a newer version.")  # fmt: skip
     if evidence.serving and not evidence.own and consent.get("redistribution") is False:
@@ -277,7 +273,7 @@ def _format(
         seen.append((named, f"its name says that it is {_CALLED[named]}"))
     finding = evidence.contents.get(file.cid)
     if finding is not None and not (
-        finding.names and evidence.left_out >= _beside(file.path, finding.names)
+        finding.names and evidence.paths >= _beside(file.path, finding.names)
     ):
         seen.append((finding.format, finding.why))
     for where, formats in allowed:

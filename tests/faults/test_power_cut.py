@@ -27,7 +27,7 @@ from p2p.envelope import authenticate
 from p2p.errors import NotFound
 from p2p.http import FileBody, Request
 from p2p.manifest import parse_manifest
-from tests.fakes import FakeNetwork, FakeSource
+from tests.fakes import FakeNetwork, FakeSource, gate_for
 from tests.faults.power import DECISIVE, STATES, Disk, Recorder, State, Step, cuts
 from tests.network.people import Person, same_files
 from tests.releases import MIB, noise, write_folder
@@ -49,6 +49,10 @@ class Machine:
     wire: FakeNetwork = field(default_factory=FakeNetwork)
     claims: Claims = field(default_factory=Claims)
     default_key: str = "alice"
+
+    def __post_init__(self) -> None:
+        # Beside the store: what is remembered of publishers is no promise of the store's.
+        self.gate = gate_for(self.store, self.keyring, self.store.folder.with_suffix(".trust"))
 
     def network(self) -> FakeNetwork:
         return self.wire

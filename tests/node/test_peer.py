@@ -91,9 +91,9 @@ class SlowToCount(PeerApi):
         self.clock = clock
         self.counts = 0
 
-    async def _count(self, cid: CID) -> bytes:
+    async def _count(self, cid: CID, withheld: frozenset[CID]) -> bytes:
         self.counts += 1
-        body = await super()._count(cid)
+        body = await super()._count(cid, withheld)
         self.clock.jump(1.0)
         return body
 

@@ -42,6 +42,8 @@ log = logging.getLogger(__name__)
 
 WORKERS = 3  # streams for each source: while one waits for an answer, the others read
 LANES = 2  # lanes for each source: two threads keep two cores busy, a third gains nothing
+STREAM_PIECE = 1 << 20  # bytes that a stream gathers for one trip to a thread: any leaf fits
+STREAM_TIME = 0.2  # seconds between two trips on a slow line: else it is taken for a dead one
 SMALL = 64  # files of one leaf that are asked for in one breath: a far peer's round trip is shared
 RETRY_AFTER = 0.5  # seconds before a source that failed is asked again, doubled each time
 MAX_RETRY_AFTER = 15.0  # seconds; longer pauses that a busy source asks for are not waited out
@@ -253,37 +255,47 @@ class Transfer:
             raise error
 
     async def _read(self, session: "Session", member: Member, task: Task) -> None:
-        """Read one task, leaf by leaf; it may be cut short when another worker took its tail."""
+        """Read one task by stream; it may be cut short when another worker took its tail."""
         outline = self._outlines[task.file]
         start, stop = outline.span(task.position, task.stop)
-        buffer = bytearray()
         chunks = cast(AsyncGenerator[bytes, None], session.read(outline.root, start, stop))
-        async with aclosing(chunks):
-            async for chunk in chunks:
-                buffer += chunk
-                ready = task.position
-                reach = outline.span(ready, ready + 1)[0] + len(buffer)
-                while ready < len(outline) and outline.span(ready, ready + 1)[1] <= reach:
-                    ready += 1
-                if ready == task.position:
-                    continue
-                if not await self._keep(member, task, ready, buffer, member.source.kind):
-                    return
+        with memoryview(bytearray(min(stop - start, STREAM_PIECE))) as buffer:
+            filled, due = 0, trio.current_time() + STREAM_TIME
+            async with aclosing(chunks):
+                async for chunk in chunks:
+                    rest = memoryview(chunk)
+                    while rest:
+                        count = min(len(rest), len(buffer) - filled)
+                        buffer[filled : filled + count] = rest[:count]
+                        filled, rest, start = filled + count, rest[count:], start + count
+                        now = trio.current_time()
+                        if filled < len(buffer) and start < stop and now < due:
+                            continue
+                        kept = await self._keep(member, task, buffer[:filled])
+                        if kept is None:
+                            return
+                        buffer[: filled - kept] = buffer[kept:filled]
+                        filled, due = filled - kept, now + STREAM_TIME
 
-    async def _keep(
-        self, member: Member, task: Task, ready: int, buffer: bytearray, kind: str
-    ) -> bool:
-        """Verify and write the leaves that have come; whether to read on."""
+    async def _keep(self, member: Member, task: Task, data: memoryview) -> int | None:
+        """Verify and write the whole leaves at the begin of ``data``: how many bytes that were.
+
+        None when the task is over.
+        """
         first, file = task.position, task.file
-        start, stop = self._outlines[file].span(first, ready)
-        size = stop - start
-        with memoryview(buffer) as view:
-            await self._assembly.accept(file, first, view[:size])
-        del buffer[:size]
-        go_on = self._count(member, task, ready - first, kind)
+        outline = self._outlines[file]
+        start = outline.span(first, first + 1)[0]
+        ready = outline.leaves_in(start, start + len(data)).stop
+        if outline.span(first, ready)[1] > start + len(data):
+            ready -= 1
+        if ready == first:
+            return 0
+        size = outline.span(first, ready)[1] - start
+        await self._assembly.accept(file, first, data[:size])
+        go_on = self._count(member, task, ready - first, member.source.kind)
         if self.swarm.complete(file):
             await self._assembly.finish(file)
-        return go_on
+        return size if go_on else None
 
     def _count(self, member: Member, task: Task, leaves: int, kind: str) -> bool:
         """Count verified leaves that are kept; whether to read on."""

@@ -14,6 +14,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from functools import partial as bind
 from pathlib import Path
+from typing import Final
 
 import trio
 
@@ -26,6 +27,11 @@ from p2p.cid import CID, Buffer
 from p2p.dag import Outline
 from p2p.errors import BadBytes, DiskFull, StoreError, VerificationFailed
 from p2p.ranges import RangeSet
+
+
+WINDOW: Final = 16 << 20
+"""Bytes after which the disk is told to begin: else it idles through a fetch, and all of the file
+waits for the ``fsync`` at its end."""
 
 
 class Gate:
@@ -117,6 +123,9 @@ class Partial:
                 with durable.disk_errors("write to a partial file"):
                     start, _ = outline.span(first_leaf, done)
                     durable.write_at(self._fd, data[:written], start)
+                    window = (start + written) // WINDOW
+                    if start // WINDOW < window:
+                        durable.begin_write_back(self._fd, (window - 1) * WINDOW, WINDOW)
             finally:
                 self._gate.leave()
         return done, bad

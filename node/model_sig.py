@@ -171,8 +171,8 @@ async def save_signature(cid: CID, store: Store, into: Path, content: Path) -> S
 
     def write() -> None:
         into.mkdir(parents=True, exist_ok=True)
-        saved.signature.write_bytes(signature.bundle)
-        saved.authority.write_text(signature.authority)
+        durable.replace_file(saved.signature, signature.bundle, into)
+        durable.replace_file(saved.authority, signature.authority.encode(), into)
 
     await durable.on_disk("write a model.sig", write)
     return saved

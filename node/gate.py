@@ -191,6 +191,29 @@ class Gate:
             raise kind(f"Refused by {verdict.rule}: {verdict.reason}", next=verdict.next)
         return verdict
 
+    async def opinion(self, cid: CID) -> Verdict | None:
+        """Say what the policy makes of a held release and of its files that are here, today.
+
+        None for a release that is not held. ``ConfigError``.
+        """
+        policy, held = await self.policy(), await self._witness.held(cid)
+        if held is None:
+            return None
+        facts, payload, bundles = held
+        named = await self._store.release_files(cid)
+        here = await self._store.has_many({one.cid for one in named})
+        evidence = await self._witness.evidence(
+            facts,
+            payload,
+            bundles,
+            policy,
+            files=[File(one.path, one.cid) for one in named if one.cid in here],
+            paths=frozenset(one.path for one in named),
+            own=facts.publisher in await self._own_ids(),
+            seen=True,
+        )
+        return await trio.to_thread.run_sync(judge, policy, evidence)
+
     async def let_in(self, manifest: Manifest, bundles: Sequence[bytes]) -> Manifest:
         """Return a manifest with only those of its files that the policy lets in.
 

@@ -279,7 +279,24 @@ async def ls(node: Node, params: NoParams, report: Report) -> Json:
     """List what this store holds."""
     from node.holdings import list_releases
 
-    return await list_releases(node.store)
+    found = await list_releases(node.store)
+    for one in found["releases"]:
+        one["verdict"] = await _verdict(node, one["manifest"])
+    return found
+
+
+async def _verdict(node: Node, manifest: str) -> str:
+    """Say in a word what the policy makes of a held release."""
+    from p2p.cid import CID
+    from p2p.errors import ConfigError
+
+    try:
+        verdict = await node.gate.opinion(CID.parse(manifest))
+    except ConfigError:
+        return "unjudged"  # who fetches is told what is wrong in it
+    if verdict is None:
+        return "unjudged"
+    return "admitted" if verdict.admitted else "refused"
 
 
 async def pin(node: Node, params: RefParams, report: Report) -> Json:

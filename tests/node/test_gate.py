@@ -562,6 +562,20 @@ async def test_what_is_no_community_policy_changes_nothing(made: Makers, tmp_pat
     assert (await machine.gate.policy()).subscriptions == ()
 
 
+async def test_an_opinion_is_about_what_is_here(made: Makers) -> None:
+    """A held release is judged by today's policy, with those of its files that are held."""
+    release, machine, _ = await made({**FILES, "weights.pt": pickle.dumps({})})
+    assert await machine.gate.opinion(release.manifest.cid) is None
+    await machine.fetch(release.manifest.cid, exclude=("*.pt",))
+    verdict = await machine.gate.opinion(release.manifest.cid)
+    assert verdict is not None
+    assert (verdict.admitted, verdict.rule) == (True, "default")
+    write_policy(machine, "[[rules]]\nrefuse = 'no models'\nkind = 'model'\n")
+    verdict = await machine.gate.opinion(release.manifest.cid)
+    assert verdict is not None
+    assert (verdict.admitted, verdict.rule) == (False, "rules[0].refuse")
+
+
 async def test_what_is_not_held_is_not_refused(made: Makers) -> None:
     """The gate says nothing of what it doesn't know; the store says that it isn't here."""
     _, machine, _ = await made()

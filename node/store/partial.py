@@ -28,7 +28,6 @@ from p2p.dag import Outline
 from p2p.errors import BadBytes, DiskFull, StoreError, VerificationFailed
 from p2p.ranges import RangeSet
 
-
 WINDOW: Final = 16 << 20
 """Bytes after which the disk is told to begin: else it idles through a fetch, and all of the file
 waits for the ``fsync`` at its end."""

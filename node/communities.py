@@ -13,12 +13,10 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final
 
 import trio
 
-from node.fetch import FetchNode, fetch
-from node.gate import Gate
 from node.messages import Event, FetchParams, Note, Report
 from node.rulebook import POLICY
 from node.store import durable
@@ -26,6 +24,9 @@ from p2p.errors import AllodError, ConfigError, NotFound, UsageError
 from p2p.policy import Policy, read_deny_list, read_policy
 from p2p.policy.deny import MAX_DENY_LIST
 from p2p.policy.reader import MAX_POLICY
+
+if TYPE_CHECKING:  # a fetch brings much that a node without subscriptions never needs
+    from node.fetch import FetchNode
 
 log = logging.getLogger(__name__)
 
@@ -37,14 +38,7 @@ REFRESH_EVERY: Final = 1800.0
 Json = dict[str, Any]
 
 
-class CommunityNode(FetchNode, Protocol):
-    """What following communities needs of a node."""
-
-    @property
-    def gate(self) -> Gate: ...
-
-
-async def keep_communities(node: CommunityNode) -> None:
+async def keep_communities(node: "FetchNode") -> None:
     """Keep what is subscribed to up to date, until cancelled."""
     while True:
         try:
@@ -63,7 +57,7 @@ async def keep_communities(node: CommunityNode) -> None:
             await node.gate.wait_changed()
 
 
-async def take(ref: str, node: CommunityNode, report: Report, peers: Sequence[str] = ()) -> Json:
+async def take(ref: str, node: "FetchNode", report: Report, peers: Sequence[str] = ()) -> Json:
     """Fetch a community's policy as it is now, and put it in force where it is subscribed to.
 
     ``ConfigError`` for one that cannot be read, ``UsageError`` for a release that is none.
@@ -88,8 +82,10 @@ async def take(ref: str, node: CommunityNode, report: Report, peers: Sequence[st
     return source | {"rules": len(policy.rules), "changed": changed}
 
 
-async def _fetch(params: FetchParams, node: CommunityNode, report: Report) -> Json:
+async def _fetch(params: FetchParams, node: "FetchNode", report: Report) -> Json:
     """Fetch a few files of a dataset; subscribing to it has said yes to its publisher."""
+    from node.fetch import fetch
+
     try:
         got = await fetch(params, node, report)
     except NotFound as exc:

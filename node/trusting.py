@@ -5,11 +5,11 @@ notices that by itself, in this process and in a node that runs.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import trio
 
-from node.communities import CommunityNode, source_of, take
+from node.communities import source_of, take
 from node.gate import Gate
 from node.holdings import find_release
 from node.keyring import Keyring
@@ -21,6 +21,9 @@ from p2p.errors import NotFound, UsageError
 from p2p.keys import PublicKey
 from p2p.policy.reader import PUBLISHER
 from p2p.references import parse_reference
+
+if TYPE_CHECKING:
+    from node.fetch import FetchNode
 
 Json = dict[str, Any]
 T = TypeVar("T")
@@ -91,7 +94,7 @@ async def deny(node: TrustNode, what: str, reason: str) -> Json:
     return {"ok": True, "denied": denied, "reason": reason}
 
 
-async def subscribe(node: CommunityNode, ref: str, peers: Sequence[str], report: Report) -> Json:
+async def subscribe(node: "FetchNode", ref: str, peers: Sequence[str], report: Report) -> Json:
     """Fetch the policy of a community, and follow it from now on."""
     found = await take(ref, node, report, peers)
     changed = await _edit(node, lambda book: book.subscribe(ref))

@@ -29,7 +29,7 @@ from p2p.envelope import open_bundle
 from p2p.errors import StoreError, UsageError, VerificationFailed
 from p2p.keys import PublicKey, publisher_id
 from p2p.manifest import Manifest, parse_manifest
-from p2p.policy import Evidence, Facts, File, Finding, Policy, look_into
+from p2p.policy import Evidence, Facts, File, Finding, Policy
 from p2p.policy.evidence import Fate
 
 MAX_KEPT: Final = 1024
@@ -223,6 +223,8 @@ class _Opened:
 
 
 def _look(held: Iterable[tuple[File, Path, int]]) -> dict[CID, Finding]:
+    from p2p.policy.contents import look_into  # a dozen modules for archives, when files came
+
     found: dict[CID, Finding] = {}
     for file, path, size in held:
         try:

@@ -3,7 +3,7 @@
     deny        deny lists, in our notation and in Kubo's
     formats     what kind of file a name stands for
     pickles     telling a pickle by its bytes
-    contents    what a file is by its bytes
+    contents    what a file is by its bytes; brings much, so who needs it imports it then
     model       a policy, as data
     keys        every key that a policy can have
     reader      policy.toml, read strictly
@@ -16,9 +16,8 @@ Pure: gathering the evidence, and acting on a verdict, is the node's work.
 Specification: docs/reference/policy.md.
 """
 
-from p2p.policy.contents import Content, Finding, look_into
 from p2p.policy.deny import Denied, DenyList, read_deny_list, write_entry
-from p2p.policy.evidence import Evidence, Facts, File, Verdict
+from p2p.policy.evidence import Evidence, Facts, File, Finding, Verdict
 from p2p.policy.formats import format_of
 from p2p.policy.judge import denied, judge, judge_release, refused_files
 from p2p.policy.keys import KEYS
@@ -28,7 +27,6 @@ from p2p.policy.reader import check_petname, check_publisher, read_policy
 __all__ = [
     "KEYS",
     "Community",
-    "Content",
     "Denied",
     "DenyList",
     "Evidence",
@@ -47,7 +45,6 @@ __all__ = [
     "format_of",
     "judge",
     "judge_release",
-    "look_into",
     "read_deny_list",
     "read_policy",
     "refused_files",

@@ -15,9 +15,9 @@ import lzma
 import tarfile
 import zipfile
 import zlib
-from dataclasses import dataclass
 from typing import Any, Final, Protocol, cast
 
+from p2p.policy.evidence import Finding
 from p2p.policy.pickles import OutOfSightError, Read, is_pickle
 
 MAX_SETTINGS: Final = 4 << 20
@@ -59,19 +59,6 @@ class Content(Protocol):
 
     def read(self, start: int, size: int) -> bytes:
         """Return ``size`` bytes from ``start`` on, fewer at its end."""
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """What a file turned out to be: the format, in words why, and the code that it names.
-
-    ``names``: the files beside it that it makes somebody import; a name with ``--`` in it is of
-    another repository.
-    """
-
-    format: str
-    why: str
-    names: tuple[str, ...] = ()
 
 
 def look_into(path: str, content: Content) -> Finding | None:

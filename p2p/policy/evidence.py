@@ -16,10 +16,22 @@ from typing import Any, Final, Protocol
 from p2p.cid import CID
 from p2p.keys import PublicKey
 from p2p.manifest import Manifest
-from p2p.policy.contents import Finding
 
 MAX_DEPTH: Final = 64
 """Generations of ancestors that are looked at, as everywhere that lineage is walked."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What a file turned out to be: the format, in words why, and the code that it names.
+
+    ``names``: the files beside it that it makes somebody import; a name with ``--`` in it is of
+    another repository.
+    """
+
+    format: str
+    why: str
+    names: tuple[str, ...] = ()
 
 
 class Statement(Protocol):

@@ -21,12 +21,13 @@ from node.messages import Event, FetchParams, Note, Report
 from node.rulebook import POLICY
 from node.store import durable
 from p2p.errors import AllodError, ConfigError, NotFound, UsageError
-from p2p.policy import Policy, read_deny_list, read_policy
+from p2p.policy import Subscription, read_deny_list, read_policy
 from p2p.policy.deny import MAX_DENY_LIST
 from p2p.policy.reader import MAX_POLICY
 
 if TYPE_CHECKING:  # a fetch brings much that a node without subscriptions never needs
     from node.fetch import FetchNode
+    from node.gate import Gate
 
 log = logging.getLogger(__name__)
 
@@ -41,12 +42,8 @@ Json = dict[str, Any]
 async def keep_communities(node: "FetchNode") -> None:
     """Keep what is subscribed to up to date, until cancelled."""
     while True:
-        try:
-            policy = await node.gate.policy()
-        except ConfigError:  # whoever fetches hears of it
-            policy = Policy()
-        changed = False
-        for subscription in policy.subscriptions:
+        subscriptions, changed = await _subscriptions(node.gate), False
+        for subscription in subscriptions:
             try:
                 changed |= (await take(subscription.ref, node, _log))["changed"]
             except AllodError as exc:
@@ -54,7 +51,15 @@ async def keep_communities(node: "FetchNode") -> None:
         if changed:
             node.gate.changed()
         with trio.move_on_after(REFRESH_EVERY):
-            await node.gate.wait_changed()
+            while await _subscriptions(node.gate) == subscriptions:
+                await node.gate.wait_changed()
+
+
+async def _subscriptions(gate: "Gate") -> tuple[Subscription, ...]:
+    try:
+        return (await gate.policy()).subscriptions
+    except ConfigError:  # whoever fetches hears of it
+        return ()
 
 
 async def take(ref: str, node: "FetchNode", report: Report, peers: Sequence[str] = ()) -> Json:

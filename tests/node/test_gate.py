@@ -11,6 +11,7 @@ import trio.testing
 
 from node import trusting
 from node.api.peer import PeerApi
+from node.communities import keep_communities
 from node.gate import CHECK_EVERY, JUDGED_FOR
 from node.keyring import Keyring
 from node.messages import Note
@@ -540,6 +541,28 @@ async def test_the_policy_of_a_community(made: Makers, tmp_path: Path) -> None:
     assert not (await trusting.subscribe(machine, link, (), machine.events.append))["changed"]
     await trusting.remove(machine, link)
     await machine.fetch(release.manifest.cid)
+
+
+async def test_subscriptions_are_kept_up_to_date(made: Makers, tmp_path: Path) -> None:
+    """A node that runs fetches what its policy.toml subscribes to; a bad one stops no other."""
+    release, machine, source = await made()
+    policy = await publish_into(
+        source.store,
+        write_folder(tmp_path / "rules", {"policy.toml": b"[[rules]]\nrefuse = 'all of it'\n"}),
+        name="rules",
+        kind="dataset",
+    )
+    write_policy(machine, "".join(
+        f"[[subscribe]]\nref = '{cid}'\n" for cid in (release.manifest.cid, policy.manifest.cid)
+    ))  # fmt: skip
+    assert (await machine.gate.judge(release.manifest, [])).admitted
+    with trio.fail_after(20):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(keep_communities, machine)
+            await machine.gate.wait_changed()
+            nursery.cancel_scope.cancel()
+    verdict = await machine.gate.judge(release.manifest, [])
+    assert (verdict.admitted, verdict.rule) == (False, "subscribe[1].rules[0].refuse")
 
 
 async def test_what_is_no_community_policy_changes_nothing(made: Makers, tmp_path: Path) -> None:

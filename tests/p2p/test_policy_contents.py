@@ -206,8 +206,14 @@ def test_archives_are_looked_through() -> None:
     assert found(tarred(pickle=b"x", storages=b"y")) == "pickle"
     assert found(tarred(**{"a.jpg": noise(10), "a.txt": b"x"})) == ""
     assert found(zipped(**{"a.bin": pickle.dumps("x" * 200_000)})) == "pickle"
-    broken = torch[: len(torch) // 2]
-    assert found(broken) == ""
+    assert found(torch[: len(torch) // 2]) == ""  # without its end it is no archive to anybody
+    crooked = zipped(**{"a.txt": b"x"}).replace(b"PK\x01\x02", b"PK\x01\x03")
+    assert found(crooked) == "pickle"
+    assert found(b"noise" + crooked) == ""
+    unknown = bytearray(zipped(**{"a.txt": b"x" * 100}))
+    for start in (8, unknown.rindex(b"PK\x01\x02") + 10):  # how it is packed: in no known way
+        unknown[start] = 77
+    assert found(bytes(unknown)) == ""
 
 
 def test_arrays_are_looked_at() -> None:
@@ -221,6 +227,8 @@ def test_arrays_are_looked_at() -> None:
     assert found(hidden) == "pickle"
     assert found(b"\x93NUMPY\x01\0\xff\xffgarbage") == "pickle"
     assert found(b"\x93NUMPY\x02\0\xff\xff\xff\xff") == "pickle"
+    assert found(saved(np.zeros((2, 2), dtype=(np.int32, (2,))))) == ""
+    assert found(b"\x93NUMPY\x01\0\x12\0{'descr': [('O',)]}") == "pickle"
 
 
 def test_keras_is_seen() -> None:

@@ -3,6 +3,7 @@
 import json
 import pickle
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -106,6 +107,14 @@ async def test_a_name_is_refused_before_anything_moves(
     assert await machine.store.release(release.manifest.cid) is None
     got = await machine.fetch(release.manifest.cid, exclude=(name,))
     assert names(got) == FILES.keys()
+
+
+async def test_a_file_may_claim_any_length(made: Makers) -> None:
+    """Bytes that look like the beginning of an endless pickle are looked into without a crash."""
+    endless = b"\x80\x04\x8e" + b"\xff" * 8 + noise(100)
+    release, machine, _ = await made({**FILES, "data.bin": endless})
+    with suppress(Refused):
+        await machine.fetch(release.manifest.cid)
 
 
 @pytest.mark.parametrize(

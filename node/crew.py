@@ -4,7 +4,7 @@ A source is whoever answers our HTTP: a node over libp2p today, a mirror tomorro
 The crew takes them from the network as they are found, keeps for each what it sent and how it
 failed, and asks small things (a manifest, an outline) of whichever answers first.
 It never believes an answer: the asker gives the check, and a source whose answer fails it is
-banned and named.
+banned and named. Where one answer is not enough, it visits as many as are wanted.
 
 ``Network`` is what the crew needs of the world; the real one joins host and discovery, the one in
 the tests is simulated, and the same tests run on both.
@@ -12,9 +12,10 @@ the tests is simulated, and the same tests run on both.
 
 import random
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import trio
@@ -32,9 +33,11 @@ from p2p.errors import (
 )
 
 if TYPE_CHECKING:  # the real sources bring libp2p, which takes more than a second to import
-    from p2p.sources import Source
+    from p2p.sources import Session, Source
 
 T = TypeVar("T")
+Get = Callable[[str, int], Awaitable[bytes]]
+"""Asks one source for a target; the answer has at most so many bytes."""
 
 LOOKUP_EVERY = 15.0  # seconds between two rounds of looking for more sources
 LOOKUP_AGAIN = 3.0  # seconds, while there is nobody to ask
@@ -68,6 +71,10 @@ class Network(Protocol):
         """Tell the DHT no longer that this node holds these."""
 
 
+class Unproved(VerificationFailed):
+    """What a source gave does not do, though nothing shows that it lies: it is not banned."""
+
+
 @dataclass(slots=True, eq=False)
 class Member:
     """One source and its record."""
@@ -87,7 +94,11 @@ class Member:
 
 @dataclass(eq=False)
 class Crew:
-    """All sources of one fetch of ``keys``: CIDs under which they may be found."""
+    """All sources of one fetch of ``keys``: CIDs under which they may be found.
+
+    ``every``: seconds between two rounds of looking for more, also while there is nobody; by
+    default it is done as often as somebody who waits for a fetch wants it.
+    """
 
     network: Network
     report: Report
@@ -95,6 +106,7 @@ class Crew:
     keys: list[CID] = field(default_factory=list)
     members: dict[str, Member] = field(default_factory=dict)
     rounds: int = 0  # how often every way to find a source has been tried
+    every: float | None = None
 
     def __post_init__(self) -> None:
         self._changed = trio.Event()
@@ -119,7 +131,8 @@ class Crew:
             self.rounds += 1
             self.notify()
             self._lonely = trio.Event()
-            with trio.move_on_after(LOOKUP_EVERY if any(self.active) else LOOKUP_AGAIN):
+            pause = LOOKUP_EVERY if any(self.active) else LOOKUP_AGAIN
+            with trio.move_on_after(self.every or pause):
                 await self._lonely.wait()
 
     def _meet_near(self) -> None:
@@ -146,6 +159,12 @@ class Crew:
         """Wake everybody who waits for a change."""
         self._changed.set()
         self._changed = trio.Event()
+
+    def seek(self, key: CID) -> None:
+        """Look for sources under one more key, now; until that is done nobody gives up."""
+        self.keys.insert(0, key)
+        self.rounds = 0
+        self._lonely.set()
 
     async def wait_change(self) -> None:
         """Wait until a source came, went, or something was verified."""
@@ -212,6 +231,32 @@ class Crew:
         ``check`` turns the bytes into what is returned, or raises VerificationFailed: then the
         source is banned. NoSources, or NotFound if all said 404, once nobody is left to be asked.
         """
+
+        async def read(get: Get) -> T:
+            data = await get(target, limit)
+            if len(data) < LARGE:
+                return check(data)
+            return await trio.to_thread.run_sync(check, data)
+
+        return (await self.visit(what, read))[0]
+
+    async def visit(
+        self,
+        what: str,
+        visit: Callable[[Get], Awaitable[T]],
+        *,
+        wanted: int = 1,
+        linger: float = 0.0,
+        leave: bool = False,
+    ) -> list[T]:
+        """Visit sources until ``wanted`` of them gave what they were visited for; their answers.
+
+        ``visit`` gets a function that asks the source, and raises VerificationFailed for one that
+        lies, which is banned, and Unproved for one that may be honest. With fewer answers than
+        wanted, the others are waited for ``linger`` seconds at most. With ``leave`` those who do
+        not have it are asked no more until they are found anew. Errors as ``ask`` where there is
+        no answer at all.
+        """
         answers: list[T] = []
         wrong: list[VerificationFailed] = []
         asked: set[str] = set()
@@ -222,12 +267,13 @@ class Crew:
             nonlocal running, missing
             try:
                 with trio.fail_after(ASK_WITHIN):
-                    data = await self._get(member, target, limit)
-                if len(data) < LARGE:
-                    answers.append(check(data))
-                else:
-                    answers.append(await trio.to_thread.run_sync(check, data))
+                    async with member.source.open() as session:
+                        answers.append(await visit(partial(_get, session)))
                 member.faults = 0
+                scope.deadline = min(scope.deadline, trio.current_time() + linger)
+            except Unproved as exc:
+                wrong.append(exc)
+                self.report(Note(f"{member.peer} was not believed: {exc.message}", "warning"))
             except VerificationFailed as exc:
                 wrong.append(exc)
                 self.ban(member, exc.message)
@@ -235,6 +281,8 @@ class Crew:
                 missing += exc.status == 404
                 if exc.status != 404:
                     self.fault(member, exc)
+                elif leave:
+                    self.leave(member, "it does not have it")
             except NetworkError as exc:
                 self.fault(member, exc)
             except trio.TooSlowError:
@@ -244,22 +292,25 @@ class Crew:
                 self.notify()
 
         async with trio.open_nursery() as nursery:
-            while not answers:
-                fresh = [member for member in self.active if member.peer not in asked]
-                if fresh:
-                    best = max(fresh, key=lambda member: (member.bytes, -member.faults))
-                    asked.add(best.peer)
-                    running += 1
-                    nursery.start_soon(attempt, best)
-                    with trio.move_on_after(HEDGE):
+            with trio.CancelScope() as scope:
+                while len(answers) < wanted:
+                    fresh = [member for member in self.active if member.peer not in asked]
+                    if fresh:
+                        member = self._choose(fresh, wanted)
+                        asked.add(member.peer)
+                        running += 1
+                        nursery.start_soon(attempt, member)
+                        if running < wanted - len(answers):
+                            continue
+                        with trio.move_on_after(HEDGE):
+                            await self.wait_change()
+                    elif running or not self.rounds:
                         await self.wait_change()
-                elif running or not self.rounds:
-                    await self.wait_change()
-                else:
-                    break
+                    else:
+                        break
             nursery.cancel_scope.cancel()
         if answers:
-            return answers[0]
+            return answers
         if wrong:
             raise wrong[0]
         if missing and missing == len(asked):
@@ -292,13 +343,19 @@ class Crew:
         return answers
 
     @staticmethod
-    async def _get(member: Member, target: str, limit: int) -> bytes:
-        """Ask one source, again if it is busy and says when."""
-        while True:
-            try:
-                async with member.source.open() as session:
-                    return await session.get(target, limit=limit)
-            except PeerRefused as exc:
-                if exc.status != 429 or not exc.retry_after:
-                    raise
-                await trio.sleep(exc.retry_after)
+    def _choose(fresh: Sequence[Member], wanted: int) -> Member:
+        """The best of those who were not asked; any of them where several opinions are wanted."""
+        if wanted > 1:
+            return random.choice(fresh)
+        return max(fresh, key=lambda member: (member.bytes, -member.faults))
+
+
+async def _get(session: "Session", target: str, limit: int) -> bytes:
+    """Ask one source, again if it is busy and says when."""
+    while True:
+        try:
+            return await session.get(target, limit=limit)
+        except PeerRefused as exc:
+            if exc.status != 429 or not exc.retry_after:
+                raise
+            await trio.sleep(exc.retry_after)

@@ -16,6 +16,7 @@ The class says whose fault it was and so who can mend it; ``code`` is the stable
     │   ├── PortInUse               6  PORT_IN_USE          another program listens there
     │   └── PeerFault               6  PEER_FAULT           one peer broke the protocol or a limit
     │       ├── BadBytes            6  BAD_BYTES            it sent bytes that do not verify
+    │       ├── TooMuch             6  TOO_MUCH             it sent more than was asked for
     │       ├── PeerGone            6  PEER_GONE            it closed, reset or fell silent
     │       └── PeerRefused         6  PEER_REFUSED         it answered, and the answer was no
     ├── NoNode                      7  NO_NODE              the command needs a running node
@@ -118,6 +119,12 @@ class BadBytes(PeerFault):
     """A peer sent bytes that do not verify: it is banned and named."""
 
     code = "BAD_BYTES"
+
+
+class TooMuch(PeerFault):
+    """A peer sent more than was asked for, or more than anybody reads of it."""
+
+    code = "TOO_MUCH"
 
 
 class PeerGone(PeerFault):

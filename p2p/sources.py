@@ -16,7 +16,7 @@ import trio
 
 from p2p.address import Address
 from p2p.cid import CID
-from p2p.errors import NetworkError, PeerFault, PeerGone, PeerRefused
+from p2p.errors import NetworkError, PeerFault, PeerGone, PeerRefused, TooMuch
 from p2p.host import Host
 from p2p.http import ClientResponse, HttpClient, HttpLimits, parse_content_range
 from p2p.http.client import MAX_REFUSAL, retry_after
@@ -36,7 +36,7 @@ class Session(Protocol):
     async def get(self, target: str, *, limit: int) -> bytes:
         """Return the body of ``target`` (status 200), at most ``limit`` bytes.
 
-        Raises PeerRefused for another status, PeerFault for a malformed answer, PeerGone.
+        Raises PeerRefused for another status, PeerFault for a malformed answer, TooMuch, PeerGone.
         """
 
     def read(self, cid: CID, start: int, stop: int) -> AsyncIterator[bytes]:
@@ -169,12 +169,14 @@ class PeerSession:
         if response.status != 200:
             raise await self._refused(target, response)
         if (response.length or 0) > limit:
-            raise self._fault(f"Expected at most {limit} bytes, came {response.length}.")
+            raise TooMuch(
+                f"Expected at most {limit} bytes, came {response.length}.", peer=self._peer
+            )
         body = bytearray()
         async for piece in response:
             body += piece
             if len(body) > limit:
-                raise self._fault(f"Expected at most {limit} bytes, came more.")
+                raise TooMuch(f"Expected at most {limit} bytes, came more.", peer=self._peer)
         return bytes(body)
 
     async def read(self, cid: CID, start: int, stop: int) -> AsyncIterator[bytes]:

@@ -86,8 +86,9 @@ def _story(folder: Path, stack: ExitStack, say: Callable[[str], None]) -> None:
     rate = size / max(got["seconds"], 0.001)
     say(f"   {_mb(size)} in {got['seconds']:.1f} s ({_mb(rate)}/s), every leaf of it verified.")
 
-    say("4. Carol fetches from both at once.")
-    got = carol.fetch(manifest)
+    say("4. Carol knows who Alice is, and the model's name. She fetches from both at once.")
+    got = carol.fetch(f"{published['publisher']}/tiny")
+    check(got["manifest"] == manifest, "the name means the release that Alice listed")
     shares = _shares(got)
     check(sum(shares.values()) >= size, "Carol has every byte")
     check(set(shares) == {ready[0]["peer"], ready[1]["peer"]}, "both nodes gave their part")

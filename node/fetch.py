@@ -1,7 +1,7 @@
 """Fetch: from a reference to verified files on this disk. Reads top to bottom.
 
-1  what the reference names            a manifest CID, from a link, a CID or this store
-2  who may have it                     the link's peers, the LAN, the DHT; goes on all the time
+1  who may have it                     the link's peers, the LAN, the DHT; goes on all the time
+2  what the reference names            a manifest CID: given, or what its publisher says today
 3  the statement                       manifest and signatures; nothing large moves before
 4  which files, and their Outlines     let in by the policy; each checked against the manifest
 5  what is missing                     resuming, and reusing a base's leaves, are this line
@@ -10,8 +10,9 @@
 8  the announcement                    from now on this node is a source too
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -22,9 +23,9 @@ from node.claims import Claims
 from node.crew import Crew, Network
 from node.export import export_files
 from node.gate import Asked, Gate
-from node.holdings import find_release
 from node.keyring import Keyring
 from node.messages import FetchParams, Note, Progress, Report
+from node.naming import resolve, whose
 from node.selection import select_files
 from node.slicing import Slicer
 from node.statement import Statement, read_outline, read_statement
@@ -32,11 +33,10 @@ from node.store import Store
 from node.transfer import Transfer
 from node.upkeep import release_keys
 from p2p.cid import CID
-from p2p.errors import AllodError, NotFound, QuotaExceeded, Refused, UsageError, culprit
-from p2p.keys import publisher_id
+from p2p.errors import AllodError, QuotaExceeded, Refused, UsageError, culprit
 from p2p.manifest import FileEntry
 from p2p.ranges import RangeSet
-from p2p.references import Reference, parse_reference, share_link
+from p2p.references import Reference, parse_reference, publisher_cid, share_link
 
 OUTLINES_AT_ONCE = 8  # each is one request; more would only queue at the sources
 
@@ -52,6 +52,7 @@ class FetchNode(Protocol):
     def claims(self) -> Claims: ...
     @property
     def gate(self) -> Gate: ...
+    def petnames(self) -> Mapping[str, str]: ...
     def network(self) -> Network:
         """The network; NetworkError when this node was opened without one."""
         ...
@@ -80,17 +81,28 @@ class _Plan:
 
 async def fetch(params: FetchParams, node: FetchNode, report: Report) -> dict[str, Any]:
     """Fetch a release, or a part of it; returns the JSON object of ``allod fetch --json``."""
-    reference = await _name(params, node)
-    cid = reference.manifest
-    assert cid is not None
+    reference, publisher = await trio.to_thread.run_sync(_read_reference, params, node)
+    key = reference.manifest or publisher_cid(str(publisher))
     if params.offline:
-        crew = Crew(_Nowhere(), report, (), [cid])
+        crew = Crew(_Nowhere(), report, (), [key])
     else:
-        crew = Crew(node.network(), report, (*reference.peers, *params.peers), [cid])
+        crew = Crew(node.network(), report, (*reference.peers, *params.peers), [key])
     try:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(crew.recruit)
-            result = await _fetch(params, node, reference, cid, crew, report)
+            cid, named, stale = reference.manifest, None, False
+            if cid is None:
+                wire = None if params.offline else crew
+                resolved = await resolve(reference, node, wire, now=datetime.now(UTC))
+                publisher, named, stale = resolved.publisher, resolved.named, resolved.stale
+                cid = named.manifest
+                report(Note(f"{params.ref} is version {named.version}: {cid}"))
+                crew.seek(cid)
+            asked = Asked(yes=params.yes, ask=params.ask, stale=stale)
+            result = await _fetch(params, asked, node, publisher, cid, crew, report)
+            if named is not None:
+                detail = f"the publisher lists it as {named.path} since {named.added[:10]}"
+                result["checks"].insert(0, {"name": "name", "ok": True, "detail": detail})
             nursery.cancel_scope.cancel()
     except BaseExceptionGroup as group:
         error = culprit(group)  # not except*: what is raised there may be wrapped in a group anew
@@ -100,45 +112,32 @@ async def fetch(params: FetchParams, node: FetchNode, report: Report) -> dict[st
     return result
 
 
-async def _name(params: FetchParams, node: FetchNode) -> Reference:
-    """Step 1: the reference with its manifest CID, and its publisher where it names one."""
+def _read_reference(params: FetchParams, node: FetchNode) -> tuple[Reference, str | None]:
+    """Read the reference, and find out whose release it names, if it says that."""
     reference = parse_reference(params.ref)
     if params.revision:
         if reference.manifest is not None or reference.version is not None:
             raise UsageError("The reference names a version already; leave --revision out.")
         reference = parse_reference(f"{params.ref}@{params.revision}")
-    if reference.manifest is None:
-        try:
-            release = await find_release(node.store, node.keyring, str(reference))
-        except NotFound as exc:
-            raise NotFound(
-                f"{params.ref} is not known here: a name is looked up among the releases that "
-                "this node holds.",
-                next="Ask the publisher for the share link, or fetch by the manifest CID.",
-            ) from exc
-        return Reference(release.publisher, release.name, release.version, release.manifest_cid, ())
-    if reference.publisher in node.keyring.names():
-        own = publisher_id(node.keyring.publisher(reference.publisher).public)
-        return replace(reference, publisher=own)
-    return reference
+    return reference, reference.publisher and whose(reference.publisher, node)
 
 
 async def _fetch(
     params: FetchParams,
+    asked: Asked,
     node: FetchNode,
-    reference: Reference,
+    publisher: str | None,
     cid: CID,
     crew: Crew,
     report: Report,
 ) -> dict[str, Any]:
     store = node.store
-    statement = await read_statement(cid, reference.publisher, store, crew, report)
+    statement = await read_statement(cid, publisher, store, crew, report)
     manifest = statement.manifest
     report(Note(f"{manifest.name} {manifest.version} by {manifest.publisher}: signature checked"))
     crew.keys += [manifest.root]
 
     chosen = select_files(manifest.files, params.include, params.exclude)
-    asked = Asked(yes=params.yes, ask=params.ask)
     verdict = await node.gate.admit(manifest, statement.bundles, asked, chosen=chosen)
     report(Note(f"The policy lets it in, by {verdict.rule}."))
     # Two files with the same bytes are one to fetch: a partial file has a single writer.

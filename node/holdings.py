@@ -5,6 +5,8 @@ the JSON object of cli.md. A reference here names something that is already held
 module touches the network.
 """
 
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from node.messages import Failure, Progress, Report
@@ -14,6 +16,7 @@ from p2p.references import Reference, parse_reference, share_link
 if TYPE_CHECKING:
     from node.keyring import Keyring
     from node.store import Release, Store
+    from p2p.cid import CID
 
 Json = dict[str, Any]
 
@@ -47,13 +50,19 @@ def _shown(release: "Release") -> Json:
 
 
 async def find_release(store: "Store", keyring: "Keyring", text: str) -> "Release":
-    """Return the one held release that the reference names, the newest where several match."""
+    """Return the one held release that the reference names, the newest where several match.
+
+    The newest is what its publisher listed last, as far as this store knows.
+    """
     reference = parse_reference(text)
+    listed: dict[CID, int] = {}
     if reference.manifest is not None:
         release = await store.release(reference.manifest)
         matches = [release] if release is not None else []
     else:
         publisher = _publisher(keyring, reference)
+        names = await store.publishers.names(publisher)
+        listed = {one.manifest: one.sequence for one in names.entries} if names else {}
         matches = [
             one
             for one in await store.releases()
@@ -66,16 +75,28 @@ async def find_release(store: "Store", keyring: "Keyring", text: str) -> "Releas
             f"This store does not hold {text}.",
             next="`allod ls` shows what it holds; `allod fetch` looks on the network.",
         )
-    return max(matches, key=lambda one: one.added)
+    return max(matches, key=lambda one: (listed.get(one.manifest_cid, 0), one.added))
 
 
-def _publisher(keyring: "Keyring", reference: Reference) -> str | None:
-    """Return the publisher's id; a name may be that of one of this machine's own keys."""
-    from p2p.keys import publisher_id
+def spell_out(text: str, keyring: "Keyring", petnames: Mapping[str, str]) -> str:
+    """Return a reference with the publisher's id in the place of the owner's name for it.
 
-    if reference.publisher in keyring.names():
-        return publisher_id(keyring.publisher(reference.publisher).public)
-    return reference.publisher
+    A name that one of this machine's own publishers has is that one's.
+    """
+    reference = parse_reference(text)
+    publisher = petnames.get(reference.publisher or "")
+    if publisher is None or reference.publisher in keyring.names():
+        return text
+    return str(replace(reference, publisher=publisher))
+
+
+def _publisher(keyring: "Keyring", reference: Reference) -> str:
+    """Return the publisher's id; a name may be that of one of this machine's own publishers."""
+    called = reference.publisher
+    assert called is not None
+    if called in keyring.names():
+        return keyring.repository(called).id
+    return called
 
 
 async def set_pin(store: "Store", keyring: "Keyring", ref: str, *, pinned: bool) -> Json:

@@ -23,7 +23,7 @@ from node.store import Store, durable
 from p2p.bundles import find_model_signature
 from p2p.cid import CID
 from p2p.errors import AllodError, NotFound, UsageError
-from p2p.keys import PublicKey, SecretKey, publisher_key
+from p2p.keys import PublicKey, SecretKey
 from p2p.manifest import Manifest, parse_manifest
 
 log = logging.getLogger(__name__)
@@ -37,10 +37,7 @@ better things to do."""
 
 async def publisher_keys(publisher: str, store: Store) -> frozenset[PublicKey]:
     """Return the keys that may sign for a publisher, as far as this node knows them."""
-    try:
-        return frozenset([publisher_key(publisher)])
-    except UsageError:
-        return frozenset()
+    return await store.publishers.keys(publisher)
 
 
 async def sign_model(cid: CID, key: SecretKey, store: Store, report: Report) -> bool:

@@ -6,7 +6,7 @@ in order: first the network, then the store. The HTTP door is the daemon's (daem
 What takes long to import, libp2p above all, is imported only by a node that goes online.
 """
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import asdict
 from typing import TYPE_CHECKING
@@ -45,6 +45,7 @@ class Node:
         trust = config.folders.data / "trust"
         rulebook = Rulebook(config.folders.config_file.parent, trust / "communities")
         self.gate = Gate(rulebook, store, self.keyring, trust)
+        store.publishers.changed.append(lambda publisher: self.gate.changed())
         self.host: Host | None = None
         self.discovery: Discovery | None = None
         self.http_url: str | None = None
@@ -63,6 +64,10 @@ class Node:
     def default_key(self) -> str:
         """The publisher key that signs when none is named."""
         return self.config.publish.key
+
+    def petnames(self) -> Mapping[str, str]:
+        """What the owner calls publishers, and their ids; they are trusted, and followed."""
+        return self.gate.petnames()
 
     def spread(self, cids: list[CID]) -> list[str]:
         """Announce these if this node is on the network; its addresses, none if it is not."""
@@ -102,6 +107,7 @@ async def _go_online(node: Node, stack: AsyncExitStack) -> None:
         from p2p.discovery import open_discovery
         from p2p.host import HostSettings, open_host
     from node.api.peer import PeerApi
+    from node.following import Following
     from node.hearing import keep_hearing
     from p2p.lane import Encryption, LaneServer
 
@@ -136,6 +142,7 @@ async def _go_online(node: Node, stack: AsyncExitStack) -> None:
     nursery.start_soon(keep_peers, discovery, peers_file)
     nursery.start_soon(node.model_signer.run)
     nursery.start_soon(keep_hearing, node.store, node.network())
+    nursery.start_soon(Following(node, node.network()).run)
 
 
 def _open_lanes(node: Node, host: "Host") -> "AbstractAsyncContextManager[LaneServer]":

@@ -79,6 +79,7 @@ class Node(Protocol):
     def gate(self) -> "Gate": ...
     @property
     def default_key(self) -> str: ...
+    def petnames(self) -> Mapping[str, str]: ...
     def spread(self, cids: "list[CID]") -> list[str]: ...
     def sign_later(self, cid: "CID") -> bool: ...
     def network(self) -> "Network":
@@ -299,25 +300,32 @@ async def _verdict(node: Node, manifest: str) -> str:
     return "admitted" if verdict.admitted else "refused"
 
 
+def _spelled(node: Node, ref: str) -> str:
+    """A reference without the owner's petnames, which only the policy knows."""
+    from node.holdings import spell_out
+
+    return spell_out(ref, node.keyring, node.petnames()) if ref else ref
+
+
 async def pin(node: Node, params: RefParams, report: Report) -> Json:
     """Keep a release."""
     from node.holdings import set_pin
 
-    return await set_pin(node.store, node.keyring, params.ref, pinned=True)
+    return await set_pin(node.store, node.keyring, _spelled(node, params.ref), pinned=True)
 
 
 async def unpin(node: Node, params: RefParams, report: Report) -> Json:
     """Let gc have a release."""
     from node.holdings import set_pin
 
-    return await set_pin(node.store, node.keyring, params.ref, pinned=False)
+    return await set_pin(node.store, node.keyring, _spelled(node, params.ref), pinned=False)
 
 
 async def rm(node: Node, params: RefParams, report: Report) -> Json:
     """Forget a release."""
     from node.holdings import remove_release
 
-    return await remove_release(node.store, node.keyring, params.ref)
+    return await remove_release(node.store, node.keyring, _spelled(node, params.ref))
 
 
 async def gc(node: Node, params: GcParams, report: Report) -> Json:
@@ -331,7 +339,7 @@ async def verify(node: Node, params: VerifyParams, report: Report) -> Json:
     """Hash what is on the disk again."""
     from node.holdings import verify_releases
 
-    return await verify_releases(node.store, node.keyring, params.ref, report)
+    return await verify_releases(node.store, node.keyring, _spelled(node, params.ref), report)
 
 
 async def status(node: Node, params: NoParams, report: Report) -> Json:

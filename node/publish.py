@@ -5,8 +5,9 @@
     3  state       the manifest: files, licence, consent, lineage; a dataset is described as well
     4  sign        with the publisher's key, which is not the node's
     5  record      one transaction; from here on the release is held
-    6  announce    if this node is on the network; else the next one that runs here does it
-    7  model.sig   for other tools; it takes longest, so it comes last, or in the background
+    6  list        among the publisher's releases, signed too; from here on its name means it
+    7  announce    if this node is on the network; else the next one that runs here does it
+    8  model.sig   for other tools; it takes longest, so it comes last, or in the background
 
 Publishing the same again changes nothing and gives the same link.
 """
@@ -27,6 +28,7 @@ from node.keyring import Keyring
 from node.lineage import license_findings, resolve_parents
 from node.messages import Note, Progress, PublishParams, Report
 from node.model_sig import sign_model
+from node.publisher import Repository, Waiting
 from node.store import Added, Store
 from node.upkeep import release_keys
 from p2p.bundles import is_model_signature
@@ -34,7 +36,7 @@ from p2p.chunking import Profile
 from p2p.cid import CID
 from p2p.envelope import sign_bundle
 from p2p.errors import NotFound, UsageError
-from p2p.keys import SecretKey, publisher_id
+from p2p.keys import SecretKey
 from p2p.manifest import (
     NAME,
     VERSION,
@@ -44,6 +46,7 @@ from p2p.manifest import (
     build_manifest,
     parse_manifest,
 )
+from p2p.naming import Metadata, Named, Names
 from p2p.references import share_link
 
 
@@ -80,7 +83,11 @@ class _Name:
 async def publish(params: PublishParams, node: PublishNode, report: Report) -> dict[str, Any]:
     """Publish a folder, or one file; returns the JSON object of ``allod publish --json``."""
     called = _called(params, node)
-    key = node.keyring.publisher(called.key)
+    repository = node.keyring.repository(called.key)
+    publisher, key, metadata = await trio.to_thread.run_sync(_look_at, repository)
+    await node.store.publishers.put(publisher, metadata)
+    listed = await node.store.publishers.names(publisher)
+    assert listed is not None
     profile = _profile(params.profile)
 
     found = await trio.to_thread.run_sync(walk_folder, Path(params.folder))
@@ -98,11 +105,16 @@ async def publish(params: PublishParams, node: PublishNode, report: Report) -> d
         for file, one in zip(found, added, strict=True)
     ]
 
-    earlier = await _earlier(node.store, publisher_id(key.public), called)
+    earlier = await _earlier(node.store, publisher, called, listed)
+    newest = max(
+        (one for one in listed.entries if one.name == called.name),
+        key=lambda one: one.sequence,
+        default=None,
+    )
     about = About(
-        publisher=publisher_id(key.public),
+        publisher=publisher,
         name=called.name,
-        version=called.version or _next_version(earlier),
+        version=called.version or _next_version(newest or earlier),
         created=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
         parts=parts,
         description=params.description,
@@ -113,12 +125,13 @@ async def publish(params: PublishParams, node: PublishNode, report: Report) -> d
         files.append(entry)
         added.append(one)
         parts.docs["croissant"] = entry.path
-    built = _state(about, files, profile, earlier)
+    built = _state(about, files, profile, newest)
     if earlier is not None and _says_the_same(earlier, built.manifest, called.version):
         report(Note("This very release is published already; nothing changes."))
-        result = _result(earlier, added, node)
+        waiting = await _list(repository, earlier, node.store, report)
+        result = _result(earlier, added, node, waiting)
         return result | {"modelSig": await _model_sig(params, earlier, key, node, report)}
-    if earlier is not None and earlier.version == called.version:
+    if called.version and listed.find(called.name, called.version) is not None:
         raise UsageError(
             f"Version {called.version} of {called.name} is published with other content.",
             next="Publish this content under another version.",
@@ -141,7 +154,8 @@ async def publish(params: PublishParams, node: PublishNode, report: Report) -> d
     await node.store.view(built.manifest)
     for finding in await license_findings(node.store, built.manifest):
         report(Note(finding.text, "warning" if finding.level == "problem" else "info"))
-    result = _result(built.manifest, added, node)
+    waiting = await _list(repository, built.manifest, node.store, report)
+    result = _result(built.manifest, added, node, waiting)
     return result | {"modelSig": await _model_sig(params, built.manifest, key, node, report)}
 
 
@@ -200,12 +214,23 @@ async def _add(
     return await store.add_many(files, profile, progress=count)
 
 
-async def _earlier(store: Store, publisher: str, called: _Name) -> Manifest | None:
-    """The release that this one follows: of its version if that was published, else the last."""
+def _look_at(repository: Repository) -> tuple[str, SecretKey, Metadata]:
+    """The publisher's id, the key that signs its releases, and what it says."""
+    return repository.id, repository.signer, repository.metadata()
+
+
+async def _earlier(store: Store, publisher: str, called: _Name, listed: Names) -> Manifest | None:
+    """The release that this one follows: of its version if that was published, else the last.
+
+    Not one that was taken back: the same content is published anew then, or not at all.
+    """
+    taken = {one.manifest for one in listed.entries if one.status is not None}
     releases = [
         release
         for release in await store.releases()
-        if release.publisher == publisher and release.name == called.name
+        if release.publisher == publisher
+        and release.name == called.name
+        and release.manifest_cid not in taken
     ]
     same = [release for release in releases if release.version == called.version]
     if not releases:
@@ -240,10 +265,11 @@ async def _tell_of_edits(
         )
 
 
-def _state(
-    about: About, files: list[FileEntry], profile: Profile, earlier: Manifest | None
-) -> Built:
-    """Step 3: the manifest; UsageError when something in it cannot be said."""
+def _state(about: About, files: list[FileEntry], profile: Profile, newest: Named | None) -> Built:
+    """Step 3: the manifest; UsageError when something in it cannot be said.
+
+    ``newest`` is what the publisher listed last under that name, whether or not it is held here.
+    """
     parts = about.parts
     return build_manifest(
         kind=parts.kind,
@@ -253,7 +279,7 @@ def _state(
         created=about.created,
         files=files,
         profile=profile,
-        supersedes=None if earlier is None else earlier.cid,
+        supersedes=newest.manifest if newest is not None else None,
         web_seeds=about.web_seeds,
         license=parts.license,
         consent=parts.consent,
@@ -263,7 +289,7 @@ def _state(
     )
 
 
-def _next_version(earlier: Manifest | None) -> str:
+def _next_version(earlier: Manifest | Named | None) -> str:
     """Count 1, 2, 3; after a version that is no number, the day and the time."""
     if earlier is None:
         return "1"
@@ -300,7 +326,7 @@ def _description(manifest: Manifest) -> object:
 async def _model_sig(
     params: PublishParams, manifest: Manifest, key: SecretKey, node: PublishNode, report: Report
 ) -> str:
-    """Step 7: make the model.sig now, or have it made; say which."""
+    """Step 8: make the model.sig now, or have it made; say which."""
     statement = await node.store.statement(manifest.cid)
     if statement is not None and any(map(is_model_signature, statement.bundles)):
         return "made"
@@ -314,9 +340,30 @@ async def _model_sig(
     return "made" if made else "none"
 
 
-def _result(manifest: Manifest, added: list[Added], node: PublishNode) -> dict[str, Any]:
-    """Step 6, and the JSON object."""
-    peers = node.spread(release_keys(manifest))
+async def _list(
+    repository: Repository, manifest: Manifest, store: Store, report: Report
+) -> Waiting | None:
+    """Step 6: list the release; what waits for others' signatures is returned."""
+    done = await trio.to_thread.run_sync(repository.add, manifest.payload)
+    metadata = await trio.to_thread.run_sync(repository.metadata)
+    await store.publishers.put(manifest.publisher, metadata)
+    if not isinstance(done, Waiting):
+        return None
+    report(
+        Note(
+            f"The release needs {done.missing} more signature{'s' if done.missing > 1 else ''} "
+            f"before it counts: send {done.path} round, for `allod key sign`.",
+            "warning",
+        )
+    )
+    return done
+
+
+def _result(
+    manifest: Manifest, added: list[Added], node: PublishNode, waiting: Waiting | None
+) -> dict[str, Any]:
+    """Step 7, and the JSON object."""
+    peers = [] if waiting else node.spread(release_keys(manifest))
     new = sum(one.size for one in added if one.method != "present")
     return {
         "ok": True,
@@ -334,4 +381,10 @@ def _result(manifest: Manifest, added: list[Added], node: PublishNode) -> dict[s
         ],
         "bytes": {"total": manifest.size, "new": new, "shared": manifest.size - new},
         "announced": bool(peers),
+        "waiting": waiting
+        and {
+            "file": str(waiting.path),
+            "missing": waiting.missing,
+            "asks": [key.did for key in waiting.asks],
+        },
     }

@@ -10,17 +10,19 @@ from dataclasses import dataclass
 import trio
 
 from node.assembly import Assembly, Wanted
-from node.crew import Crew
+from node.crew import Crew, Get, Unproved
 from node.messages import Report
 from node.model_sig import publisher_keys
+from node.naming import read_source, refresh
 from node.store import Store
 from node.transfer import Transfer
 from p2p.bundles import MAX_TOTAL, keep_bundles
 from p2p.cid import CID, Codec
 from p2p.dag import Outline, max_outline
-from p2p.envelope import MAX_BUNDLES, authenticate
-from p2p.errors import VerificationFailed
+from p2p.envelope import MAX_BUNDLES, signers
+from p2p.errors import NetworkError, NotFound, VerificationFailed
 from p2p.manifest import MAX_MANIFEST, Listing, Manifest, parse_manifest
+from p2p.naming import authenticate
 
 MAX_ANSWER = MAX_TOTAL
 SEVERAL = 3  # sources whose bundles are put together
@@ -41,8 +43,9 @@ async def read_statement(
 ) -> Statement:
     """Return the verified statement of a release, from the store or from the crew's sources.
 
-    VerificationFailed when it is malformed, not signed by its publisher, or by another publisher
-    than was asked for; NotFound or NoSources when nobody has it.
+    Its publisher's metadata is in the store afterwards. VerificationFailed when it is malformed,
+    not signed by its publisher, or by another publisher than was asked for; NotFound or NoSources
+    when nobody has it.
     """
     known = await store.manifest(cid)
     if known is not None:
@@ -62,20 +65,70 @@ async def read_statement(
             next="Ask whoever gave you the link for the right one.",
         )
     if known is None:
-        bundles = await crew.ask(
-            f"the signatures of {cid}",
-            f"/allod/v1/bundles/{cid}",
-            MAX_ANSWER,
-            lambda data: authenticate(payload, data.split(b"\n", MAX_BUNDLES)[:MAX_BUNDLES]),
-        )
+        bundles = await _read_signatures(cid, manifest, store, crew)
         bundles = await _with_others(cid, manifest, bundles, store, crew)
-    elif await hear_others(cid, manifest.publisher, store, crew):
-        statement = await store.statement(cid)
-        bundles = statement.bundles if statement is not None else bundles
+    else:
+        bundles = await _check_signatures(cid, manifest, bundles, store, crew)
+        if await hear_others(cid, manifest.publisher, store, crew):
+            statement = await store.statement(cid)
+            bundles = statement.bundles if statement is not None else bundles
     if manifest.listing is not None and listing is None:
         listing = await _read_listing(cid, manifest.listing, store, crew, report)
         manifest = await trio.to_thread.run_sync(parse_manifest, payload, listing)
     return Statement(manifest, bundles, listing)
+
+
+async def _check_signatures(
+    cid: CID, manifest: Manifest, bundles: tuple[bytes, ...], store: Store, crew: Crew
+) -> tuple[bytes, ...]:
+    """Return the bundles that are held, checked by what is known of the publisher's keys today."""
+    held = await store.publishers.get(manifest.publisher)
+    try:
+        if held is None:
+            raise VerificationFailed(f"Nothing is held of the keys of {manifest.publisher}.")
+        await trio.to_thread.run_sync(authenticate, manifest.payload, bundles, held)
+        return bundles
+    except VerificationFailed as exc:  # the disk may have lost something, or a key was replaced
+        try:
+            return await _read_signatures(cid, manifest, store, crew)
+        except (NetworkError, NotFound):
+            raise exc from None
+
+
+async def _read_signatures(
+    cid: CID, manifest: Manifest, store: Store, crew: Crew
+) -> tuple[bytes, ...]:
+    """Return the bundles of a manifest, its publisher's first, from a source that has them right.
+
+    Those in which others say something of the release are among them. What the publisher says of
+    its keys is kept on the way: it is what they are checked by.
+    """
+    publisher, payload = manifest.publisher, manifest.payload
+    names = await store.publishers.names(publisher)
+    if names is None or names.of(cid) is None:  # the first source will do: who has the CID, has it
+        await refresh(publisher, store, crew, linger=0.0)
+
+    async def visit(get: Get) -> tuple[bytes, ...]:
+        data = await get(f"/allod/v1/bundles/{cid}", MAX_ANSWER)
+        lines = data.split(b"\n", MAX_BUNDLES)[:MAX_BUNDLES]
+        known = await store.publishers.get(publisher)
+        assert known is not None
+        try:
+            await trio.to_thread.run_sync(authenticate, payload, lines, known)
+        except VerificationFailed:
+            if not (await trio.to_thread.run_sync(signers, payload, lines))[0]:
+                raise  # no signature at all: no node keeps such a release
+            # Keys may have been replaced since, and this source may know of it, or be behind.
+            came = await read_source(get, publisher, known)
+            try:
+                kept = await store.publishers.put(publisher, came)
+                await trio.to_thread.run_sync(authenticate, payload, lines, kept)
+            except VerificationFailed as exc:
+                raise Unproved(exc.message, next=exc.next) from exc
+        owners = await store.publishers.keys(publisher)
+        return await trio.to_thread.run_sync(keep_bundles, payload, (), lines, owners)
+
+    return (await crew.visit(f"the signatures of {cid}", visit))[0]
 
 
 async def _with_others(

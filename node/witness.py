@@ -14,6 +14,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -21,14 +22,14 @@ import trio
 
 from node.ancestry import ancestry
 from node.keyring import Keyring
-from node.model_sig import publisher_keys
 from node.store import Store, durable
 from p2p.attest import Attestation, read_attestation
 from p2p.cid import CID
 from p2p.envelope import open_bundle
 from p2p.errors import StoreError, UsageError, VerificationFailed
-from p2p.keys import PublicKey, publisher_id
+from p2p.keys import PublicKey
 from p2p.manifest import Manifest, parse_manifest
+from p2p.naming import Status, authenticate
 from p2p.policy import Evidence, Facts, File, Finding, Policy
 from p2p.policy.evidence import Fate
 
@@ -103,7 +104,12 @@ class Witness:
             facts=facts,
             now=datetime.now(UTC),
             signers=testimony.signers,
-            keys={one: await self._keys(one) for one in asked if one is not None},
+            # Whether the publisher's own release is by keys that counted was asked when it came.
+            keys={
+                one: await self._keys(one, ever=one == facts.publisher)
+                for one in asked
+                if one is not None
+            },
             attestations=attestations,
             status=await self.status(facts.publisher, facts.cid),
             chain=chain,
@@ -160,15 +166,30 @@ class Witness:
         return tuple(made[cid] for cid in _known(facts, made))
 
     async def status(self, publisher: str, cid: CID) -> Fate | None:
-        """Return what the publisher has said of a release since, as far as it is known here."""
+        """Return what the publisher has said of a release since, as far as it is known here.
+
+        A release that is held, and that its publisher's keys no longer vouch for since they were
+        replaced, is as good as revoked.
+        """
+        held = await self._store.publishers.held(publisher)
+        if held is None:
+            return None
+        statement = await self._store.statement(cid)
+        if cid in held.taken or statement is None:
+            return held.taken.get(cid)
+        check = partial(authenticate, statement.payload, statement.bundles, held.metadata)
+        try:
+            await trio.to_thread.run_sync(check)
+        except VerificationFailed as exc:
+            return Status("revoked", exc.message, "")
         return None
 
-    async def _keys(self, publisher: str) -> frozenset[PublicKey]:
-        """Return the keys that sign for a publisher now; none where nothing is known of it."""
-        try:
-            return await publisher_keys(publisher, self._store)
-        except UsageError:
+    async def _keys(self, publisher: str, *, ever: bool) -> frozenset[PublicKey]:
+        """Return the keys that sign for a publisher, now or ``ever``; none of one unknown here."""
+        held = await self._store.publishers.held(publisher)
+        if held is None:
             return frozenset()
+        return held.keys if ever else held.keys_now
 
     async def own(self) -> frozenset[str]:
         """Return the ids of this machine's own publishers."""
@@ -177,7 +198,9 @@ class Witness:
             found = set()
             for name in self._keyring.names():
                 with suppress(StoreError):
-                    found.add(publisher_id(self._keyring.publisher(name).public))
+                    repository = self._keyring.repository(name)
+                    if repository.founded:
+                        found.add(repository.id)
             return frozenset(found)
 
         return await trio.to_thread.run_sync(read)

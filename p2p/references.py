@@ -4,7 +4,7 @@
     alice/tiny-llm@1.2.0            a version of it
     alice/tiny-llm@bagaa...         exactly that one
     bagaa...                        a manifest CID alone
-    allod:z6Mk.../tiny-llm@bagaa...?peer=/ip4/192.0.2.1/tcp/9770/p2p/12D3KooW...&peer=...
+    allod:bagaa.../tiny-llm@bagaa...?peer=/ip4/192.0.2.1/tcp/9770/p2p/12D3KooW...&peer=...
 
 A share link names the publisher by id, since a petname means something else on each node, and says
 where to ask first.
@@ -20,9 +20,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from p2p.address import Address
-from p2p.cid import CID, Codec
+from p2p.cid import CID, Codec, Hash
 from p2p.errors import UsageError
-from p2p.keys import publisher_key
 from p2p.manifest import NAME, VERSION
 
 SCHEME: Final = "allod:"
@@ -32,13 +31,13 @@ MAX_REFERENCE: Final = 8192
 """Characters of a reference: MAX_PEERS long addresses, and no more to look at."""
 
 PETNAME: Final = re.compile("[A-Za-z0-9](?:[A-Za-z0-9._-]{0,62}[A-Za-z0-9_-])?")
-"""What a person calls a publisher; a publisher's id has this form too."""
+"""What a person calls a publisher; a publisher's id has this form too, and is none."""
 
 _FORMS: Final = (
     "Write PUBLISHER/NAME, PUBLISHER/NAME@VERSION, the CID of a manifest, or a link allod:..."
 )
 _CID_LENGTH: Final = 41  # characters from which on a text is meant as a CID: VERSION ends before
-_ID: Final = re.compile("z[A-Za-z0-9]{40,}")  # what is meant as a publisher's id, right or wrong
+_ID: Final = re.compile("b[a-z0-9]{40,}")  # what is meant as a publisher's id, right or wrong
 _CHECK_THE_TEXT: Final = "Copy it again from where it came."
 
 
@@ -117,17 +116,30 @@ def share_link(publisher: str, name: str, manifest: CID, peers: Iterable[str]) -
 
 
 def publisher_cid(publisher: str) -> CID:
-    """Return the CID under which the DHT names the holders of a publisher's releases."""
-    return CID.of(publisher.encode(), Codec.RAW)
+    """Return a publisher's id as a CID, under which the DHT names who holds its names.
+
+    ``UsageError`` for a text that is no id: the address of a JSON document, under BLAKE3.
+    """
+    wrong = UsageError(
+        f"A publisher's id is the CID of its first root, bagaa..., this is {publisher[:80]!r}.",
+        next=_CHECK_THE_TEXT,
+    )
+    try:
+        cid = CID.parse(publisher)
+    except UsageError as exc:
+        raise wrong from exc
+    if cid.codec is not Codec.JSON or cid.hash is not Hash.BLAKE3:
+        raise wrong
+    return cid
 
 
 def _publisher(text: str, is_link: bool) -> str:
     """Return a petname or an id; what looks like an id must be one."""
     if is_link or _ID.fullmatch(text):
-        publisher_key(text)
+        publisher_cid(text)
     elif PETNAME.fullmatch(text) is None:
         raise UsageError(
-            f"A publisher is a petname or an id z6Mk..., this is {text[:80]!r}.", next=_FORMS
+            f"A publisher is a petname or an id bagaa..., this is {text[:80]!r}.", next=_FORMS
         )
     return text
 

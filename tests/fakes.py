@@ -4,7 +4,7 @@ A FakeSource answers from a store as a node would, and misbehaves on demand; Fak
 out as the DHT, the LAN and hints would. What holds on it is shown on real nodes in tests/network.
 """
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,7 +22,7 @@ from node.messages import Event, FetchParams
 from node.rulebook import Rulebook
 from node.store import Store
 from p2p.cid import CID
-from p2p.errors import AllodError, NoSources, PeerFault, PeerGone, PeerRefused, UsageError
+from p2p.errors import AllodError, NoSources, PeerGone, PeerRefused, TooMuch, UsageError
 from p2p.http import FileBody, Request, Response, error_response
 
 CHUNK = 300_000  # bytes: no divisor of a leaf, so that leaves and chunks never fall together
@@ -45,6 +45,7 @@ class FakeSource:
     scope: trio.CancelScope = field(default_factory=trio.CancelScope)
     unreachable: bool = False
     answers: dict[str, bytes] = field(default_factory=dict)  # to targets that begin with a key
+    says: Mapping[str, bytes] | None = None  # the files of publishers' metadata, not the store's
     asked: list[str] = field(default_factory=list)
     sent: int = 0
     stalled: trio.Event = field(default_factory=trio.Event)
@@ -77,7 +78,7 @@ class FakeSession:
                 f"It answered {response.status}.", status=response.status, peer=self._source.peer
             )
         if len(body) > limit:
-            raise PeerFault("It sent more than was asked for.", peer=self._source.peer)
+            raise TooMuch("It sent more than was asked for.", peer=self._source.peer)
         return self._bent(target, body)
 
     async def read(self, cid: CID, start: int, stop: int) -> AsyncIterator[bytes]:
@@ -113,6 +114,9 @@ class FakeSession:
         for start, answer in source.answers.items():
             if target.startswith(start):
                 return Response(200, {}, answer)
+        if source.says is not None and target.startswith("/allod/v1/publisher/"):
+            said = source.says.get(target.rpartition("/")[2])
+            return Response(404 if said is None else 200, {}, said or b"")
         path, _, query = target.partition("?")
         fields = dict(part.split("=", 1) for part in query.split("&") if part)
         try:
@@ -171,9 +175,15 @@ class Machine:
     wire: FakeNetwork = field(default_factory=FakeNetwork)
     claims: Claims = field(default_factory=Claims)
     events: list[Event] = field(default_factory=list)
+    called: dict[str, str] = field(default_factory=dict)  # petnames
 
     def __post_init__(self) -> None:
-        self.gate = gate_for(self.store, self.keyring, self.store.folder.with_suffix(".trust"))
+        self.trust = self.store.folder.with_suffix(".trust")
+        self.gate = gate_for(self.store, self.keyring, self.trust)
+        self.store.publishers.changed.append(lambda publisher: self.gate.changed())
+
+    def petnames(self) -> dict[str, str]:
+        return self.called
 
     def network(self) -> Network:
         return self.wire

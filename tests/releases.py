@@ -11,10 +11,12 @@ from node.importers.folder import walk_folder
 from node.store import Store
 from p2p.chunking import Profile
 from p2p.envelope import sign_bundle
-from p2p.keys import SecretKey, publisher_id
-from p2p.manifest import FileEntry, Manifest, build_manifest
+from p2p.keys import SecretKey
+from p2p.manifest import FileEntry, Kind, Manifest, build_manifest
+from tests.publishers import Publisher
 
-KEY = SecretKey.from_seed(bytes(range(32)))
+KEY = Publisher().signer
+PUBLISHER = Publisher().id
 MIB = 1 << 20
 
 
@@ -59,15 +61,20 @@ async def publish_into(
     *,
     name: str = "tiny",
     version: str = "1",
-    key: SecretKey = KEY,
+    by: Publisher | None = None,
     signer: SecretKey | None = None,
     profile: Profile = Profile.TENSOR_1M,
-    kind: str = "model",
+    kind: Kind = "model",
     license: str = "Apache-2.0",
     lineage: Sequence[Mapping[str, Any]] = (),
     consent: Mapping[str, Any] | None = None,
 ) -> Published:
-    """Publish a folder into a store; ``signer`` signs in the place of the publisher's key."""
+    """Publish a folder into a store, for a publisher that goes on from what the store knows of it.
+
+    ``signer`` signs in the place of the publisher's key.
+    """
+    publisher = by or Publisher()
+    publisher.metadata = await store.publishers.get(publisher.id) or publisher.metadata
     files = [(file.file, file.path) for file in walk_folder(folder)]
     added = await store.add_many(files, profile)
     entries = [
@@ -76,7 +83,7 @@ async def publish_into(
     ]
     built = build_manifest(
         kind=kind,
-        publisher=publisher_id(key.public),
+        publisher=publisher.id,
         name=name,
         version=version,
         created="2026-11-22T00:00:00Z",
@@ -86,7 +93,8 @@ async def publish_into(
         lineage=lineage,
         consent=consent,
     )
-    bundle = sign_bundle(built.manifest.payload, signer or key)
+    bundle = sign_bundle(built.manifest.payload, signer or publisher.signer)
+    await store.publishers.put(publisher.id, publisher.add(built.manifest))
     if built.listing_bytes is not None:
         await store.add_bytes(built.listing_bytes, Profile.FIXED_1M)
     await store.record(
@@ -99,11 +107,11 @@ async def publish_into(
     return Published(built.manifest, bundle, built.listing_bytes)
 
 
-def state(files: list[FileEntry], *, key: SecretKey = KEY) -> tuple[Manifest, bytes]:
+def state(files: list[FileEntry]) -> tuple[Manifest, bytes]:
     """A signed manifest of these entries, true or not."""
     built = build_manifest(
         kind="model",
-        publisher=publisher_id(key.public),
+        publisher=PUBLISHER,
         name="stated",
         version="1",
         created="2026-11-22T00:00:00Z",
@@ -111,4 +119,4 @@ def state(files: list[FileEntry], *, key: SecretKey = KEY) -> tuple[Manifest, by
         profile=Profile.TENSOR_1M,
         license={"spdx": "Apache-2.0"},
     )
-    return built.manifest, sign_bundle(built.manifest.payload, key)
+    return built.manifest, sign_bundle(built.manifest.payload, KEY)

@@ -5,6 +5,7 @@
     GET /allod/v1/have/{cid}             what of a file, or of a release, is held here
     GET /allod/v1/manifest/{cid}         the payload of a manifest
     GET /allod/v1/bundles/{cid}          the signature bundles known for it, one a line
+    GET /allod/v1/publisher/{id}/{file}  what a publisher says: a file of its TUF metadata
     GET /allod/v1/lane                   an offer of a lane; over libp2p streams only
 
 It answers from the store alone: it never asks the network on behalf of a stranger.
@@ -71,6 +72,8 @@ class PeerApi:
                 return await self._gateway(request)
             case ["", "allod", "v1", name, cid] if name in self._routes:
                 return await self._routes[name](CID.parse(cid))
+            case ["", "allod", "v1", "publisher", id, file]:
+                return await self._publisher(id, file)
             case ["", "allod", "v1", "lane"] if self._offer is not None:
                 wants: Encryption = "off" if request.query.get("encryption") == "off" else "tls"
                 body = self._offer(request.peer, wants).encode()
@@ -142,6 +145,12 @@ class PeerApi:
         if known is None:
             raise NotFound(f"This node does not hold the manifest {cid}.")
         return Response(200, {"content-type": "application/json"}, known.payload)
+
+    async def _publisher(self, id: str, file: str) -> Response:
+        data = await self._store.publishers.file(id, file)
+        if data is None:
+            raise NotFound(f"This node does not hold {file[:80]!r} of the publisher {id[:80]!r}.")
+        return _json_of(data)
 
     async def _bundles(self, cid: CID) -> Response:
         if self._gate is not None:

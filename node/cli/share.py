@@ -50,7 +50,8 @@ _ref = click.argument("ref")
 def publish(run: Run, folder: Path, kind: str | None, no_sha256: bool, **given: Any) -> int:
     """Publish a folder, or a single file.
 
-    It is hashed where it lies, signed and announced. The last line printed is the link to share.
+    It is hashed where it lies, signed, listed by its publisher and announced. The last line printed
+    is the link to share.
     """
     given["offline"] |= run.config().p2p.offline  # by ALLOD_OFFLINE, or in the file
     params = PublishParams(
@@ -68,7 +69,7 @@ def publish(run: Run, folder: Path, kind: str | None, no_sha256: bool, **given: 
     return run.show(found, [*lines, found["ref"]])
 
 
-@verb(example="allod fetch allod:z6Mk.../tiny-llm@bagu... --include '*.safetensors'")
+@verb(example="allod fetch alice/tiny-llm --include '*.safetensors'")
 @_ref
 @click.option("--peer", "peers", multiple=True, metavar="MULTIADDR",
               help="Ask this node first; may be given several times.")  # fmt: skip
@@ -86,8 +87,9 @@ def publish(run: Run, folder: Path, kind: str | None, no_sha256: bool, **given: 
 def fetch(run: Run, local_dir: Path | None, **given: Any) -> int:
     """Fetch a release, or a part of it.
 
-    Every byte is verified; what was interrupted goes on where it was. The last line printed is
-    the folder that the files lie in.
+    By name it is the newest version, and the same command again fetches what changed since. Every
+    byte is verified; what was interrupted goes on where it was. The last line printed is the folder
+    that the files lie in.
     """
     folder = str(local_dir.absolute()) if local_dir else ""
     given["offline"] |= run.config().p2p.offline

@@ -11,7 +11,7 @@ No network is touched. A file in which one bit is wrong leaves no release behind
 the good ones stay for the next try, and `allod gc` frees them.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any, Protocol
@@ -24,9 +24,9 @@ from node.store import Store, durable
 from node.upkeep import release_keys
 from p2p import parcel
 from p2p.cid import CID
-from p2p.envelope import authenticate
-from p2p.errors import NotFound, QuotaExceeded, UsageError
+from p2p.errors import NotFound, QuotaExceeded, UsageError, VerificationFailed
 from p2p.manifest import Manifest, parse_manifest
+from p2p.naming import Metadata, authenticate, metadata_of, newer
 from p2p.references import share_link
 
 Json = dict[str, Any]
@@ -52,7 +52,7 @@ async def import_bundle(params: BundleImportParams, node: ImportNode, report: Re
         events = parcel.read_parcel(stream.readinto)
         statements = await _next(events)
         assert isinstance(statements, parcel.Statements)
-        arrived = await _judge(statements)
+        metadata, arrived = await _judge(statements, store)
         first = next(iter(arrived.values()))
         report(
             Note(
@@ -69,6 +69,8 @@ async def import_bundle(params: BundleImportParams, node: ImportNode, report: Re
             await intake.take(event)
         await intake.finish()
     if not params.dry_run:
+        for publisher, came in metadata.items():
+            await store.publishers.put(publisher, came)
         await _record(store, arrived, params.pin)
         for one in arrived.values():
             if one.files:
@@ -91,18 +93,40 @@ async def _next(events: Iterator[parcel.Opened]) -> parcel.Opened | None:
     return await durable.on_disk("read the bundle", lambda: next(events, None))
 
 
-async def _judge(statements: parcel.Statements) -> dict[CID, Arrived]:
-    """Step 1: whose word this is, and whether this node takes it."""
+async def _judge(
+    statements: parcel.Statements, store: Store
+) -> tuple[dict[str, Metadata], dict[CID, Arrived]]:
+    """Step 1: whose word this is, and whether this node takes it; what it knows better counts."""
+    publishers = {one.manifest.publisher for one in statements.releases}
+    held = {publisher: await store.publishers.get(publisher) for publisher in publishers}
 
-    def work() -> dict[CID, Arrived]:
-        return {
+    def work() -> tuple[dict[str, Metadata], dict[CID, Arrived]]:
+        known = {
+            publisher: _known(publisher, held[publisher], statements.publishers.get(publisher))
+            for publisher in publishers
+        }
+        return known, {
             one.manifest.cid: Arrived(
-                one.manifest, authenticate(one.manifest.payload, one.signatures), one.files
+                one.manifest,
+                authenticate(one.manifest.payload, one.signatures, known[one.manifest.publisher]),
+                one.files,
             )
             for one in statements.releases
         }
 
     return await trio.to_thread.run_sync(work)
+
+
+def _known(publisher: str, held: Metadata | None, files: Mapping[str, bytes] | None) -> Metadata:
+    """What is known of a publisher after the bundle was read."""
+    if files is not None:
+        return newer(publisher, held, metadata_of(files), now=None)
+    if held is None:
+        raise VerificationFailed(
+            f"The bundle does not say whose keys are those of {publisher}, and nobody here knows.",
+            next="Ask for a bundle of today's making.",
+        )
+    return held
 
 
 async def _check_room(store: Store, total: int) -> None:

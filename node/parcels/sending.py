@@ -27,6 +27,7 @@ from p2p.cid import CID
 from p2p.envelope import MAX_BUNDLES
 from p2p.errors import NotFound, UsageError
 from p2p.manifest import Manifest
+from p2p.naming import files_of
 
 if TYPE_CHECKING:
     from node.keyring import Keyring
@@ -151,7 +152,13 @@ def _plan(
 
 
 async def _metadata(store: Store, chain: Ancestry) -> Mapping[str, Mapping[str, bytes]]:
-    return {}
+    """What the publishers of these releases say, by which their signatures are checked."""
+    found = {}
+    for publisher in {_manifest(one).publisher for one in chain if one.manifest is not None}:
+        metadata = await store.publishers.get(publisher)
+        if metadata is not None:
+            found[publisher] = dict(sorted(files_of(metadata).items()))
+    return found
 
 
 async def _write(temp: Path, index: bytes, plan: _Plan, store: Store, report: Report) -> int:

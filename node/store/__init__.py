@@ -13,6 +13,7 @@ This is the one door to it. What lies behind, from the ground up:
     intake        files from outside, without a second copy
     damage        what becomes of a damaged file
     reuse, partial    files that are being put together
+    publishers        what publishers say of their names
     releases, view    what was recorded, and the folders that engines open
     sums          SHA-256 of whole files, for other tools
     verify, rebuild, gc    the long looks at everything
@@ -48,6 +49,7 @@ from node.store.index import CLEAN, Index, IndexBroken, open_index
 from node.store.intake import Added, outline_of, put_many, take, take_many
 from node.store.layout import Layout
 from node.store.partial import Partial, Partials
+from node.store.publishers import Publishers
 from node.store.rebuild import reconcile
 from node.store.release_rows import NamedFile, Release, ReleaseRows
 from node.store.releases import Releases, Statement, delete_trees
@@ -120,6 +122,7 @@ class Store:
         self._shelf = shelf
         self._releases = releases
         self._partials = partials
+        self.publishers = Publishers(shelf.layout)
         shelf.damaged = self._set_aside
 
     # --- files in --------------------------------------------------------------------------------
@@ -415,7 +418,7 @@ class Store:
         A damaged file is set aside: its good leaves wait in an unfinished file, its releases are
         no longer complete, and the next fetch moves only what is bad.
         """
-        return await verify(self._shelf, self._releases, manifest_cid, report)
+        return await verify(self._shelf, self._releases, self.publishers, manifest_cid, report)
 
     async def usage(self) -> Usage:
         """Return what the store takes."""

@@ -4,6 +4,7 @@
     outlines/<2 letters>/<file CID>.car   their Outlines; a file of one leaf needs none
     partial/<file CID>                    files that are being put together, with holes
     manifests/<manifest CID>/             manifest.json, record.json, bundles/<sha256>.json
+    publishers/<publisher id>/<number>/   a publisher's metadata, see publishers.py
     view/<manifest CID>/<path>            hard links to blobs: the folder that engines open
     quarantine/                           what turned out damaged
     temp/                                 half-made things; emptied whenever the store opens
@@ -24,10 +25,12 @@ from typing import Final
 
 from p2p.cid import CID
 from p2p.errors import UsageError
+from p2p.references import publisher_cid
 
 BLOBS: Final = "blobs"
 OUTLINES: Final = "outlines"
 OUTLINE_SUFFIX: Final = ".car"
+PUBLISHERS: Final = "publishers"
 
 
 def temporary(folder: Path) -> Path:
@@ -43,7 +46,7 @@ class Layout:
 
     def folders(self) -> list[Path]:
         """Return every folder that an open store has, parents first."""
-        names = (BLOBS, OUTLINES, "partial", "manifests", "view", "quarantine", "temp")
+        names = (BLOBS, OUTLINES, "partial", "manifests", PUBLISHERS, "view", "quarantine", "temp")
         return [self.root / name for name in names]
 
     def blob(self, cid: CID) -> Path:
@@ -63,6 +66,10 @@ class Layout:
     def manifest(self, cid: CID) -> Path:
         """Return the folder of what is known of the release ``cid``."""
         return self.root / "manifests" / str(cid)
+
+    def publisher(self, publisher: str) -> Path:
+        """Return the folder of what a publisher says; ``UsageError`` unless it is one's id."""
+        return self.root / PUBLISHERS / str(publisher_cid(publisher))
 
     def view(self, cid: CID) -> Path:
         """Return the folder in which the files of the release ``cid`` have their own names."""
@@ -104,6 +111,10 @@ class Layout:
     def partials_there(self) -> Iterator[CID]:
         """List the files that were being put together."""
         return _cids(self.root / "partial", "")
+
+    def publishers(self) -> Iterator[str]:
+        """List the publishers of whom something is on disk."""
+        return map(str, _cids(self.root / PUBLISHERS, ""))
 
     def manifests_there(self) -> Iterator[CID]:
         """List the releases that are recorded on disk."""

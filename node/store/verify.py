@@ -3,11 +3,12 @@
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from node.store.publishers import Publishers
+from node.store.release_rows import Release
 from node.store.releases import MANIFEST, Releases
 from node.store.shelf import Shelf
 from p2p.cid import CID
-from p2p.envelope import authenticate
-from p2p.errors import VerificationFailed
+from p2p.envelope import signers
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +31,7 @@ class VerifyReport:
 async def verify(
     shelf: Shelf,
     releases: Releases,
+    publishers: Publishers,
     manifest: CID | None,
     progress: Callable[[int], None] | None,
 ) -> VerifyReport:
@@ -40,7 +42,10 @@ async def verify(
         chosen = [await releases.get(manifest)]
     paths: dict[CID, str] = {}
     for release in chosen:
-        await _verify_statement(releases, release.manifest_cid, report)
+        if await publishers.audit(release.publisher):
+            await _verify_statement(releases, publishers, release, report)
+        else:
+            report.bad.append(Damage(f"the metadata of {release.publisher}", 0, 0))
         if release.listing is not None:
             paths.setdefault(release.listing, f"listing of {release.name}")
         for file in await releases.rows.release_files(release.manifest_cid):
@@ -55,15 +60,17 @@ async def verify(
     return report
 
 
-async def _verify_statement(releases: Releases, manifest: CID, report: VerifyReport) -> None:
-    """Check the manifest's bytes, and that its publisher signed them."""
-    statement = await releases.statement(manifest)
-    try:
-        if statement is None:
-            raise VerificationFailed("The manifest is damaged.")
-        authenticate(statement.payload, statement.bundles)
-    except VerificationFailed:
-        report.bad.append(Damage(f"{manifest}/{MANIFEST}", 0, 0))
+async def _verify_statement(
+    releases: Releases, publishers: Publishers, release: Release, report: VerifyReport
+) -> None:
+    """Check the manifest's bytes, and that somebody signed them for its publisher.
+
+    Whether enough have, and whether their keys are still good, is no matter of damage.
+    """
+    statement = await releases.statement(release.manifest_cid)
+    keys = await publishers.keys(release.publisher)
+    if statement is None or not keys & signers(statement.payload, statement.bundles)[0].keys():
+        report.bad.append(Damage(f"{release.manifest_cid}/{MANIFEST}", 0, 0))
 
 
 async def _verify_file(

@@ -3,8 +3,8 @@
 Everything that the store has answered for is told to ``tell`` before the next thing begins:
 ``("begin", key)`` - from here on the old promise about ``key`` may be kept or not;
 ``("ack", key, value)`` - from here on the new one must be.
-Keys are ``file:CID`` (value: whether it is held) and ``release:CID`` (value: pinned, complete; or
-None when it is removed).
+Keys are ``file:CID`` (value: whether it is held), ``release:CID`` (value: pinned, complete; or
+None when it is removed) and ``publisher:ID`` (value: the version of its list of releases).
 
     python -m tests.faults.story FOLDER FIRST STEP LAST
 
@@ -28,10 +28,11 @@ from p2p.chunking import Profile
 from p2p.cid import CID
 from p2p.dag import Outline
 from p2p.envelope import sign_bundle
-from p2p.keys import publisher_id
 from p2p.manifest import Built, FileEntry, build_manifest
+from p2p.naming import Metadata
 from tests.node.store.outlines import outline_of
-from tests.releases import KEY, MIB, noise
+from tests.publishers import Publisher
+from tests.releases import KEY, MIB, PUBLISHER, noise
 
 Tell = Callable[[tuple[object, ...]], None]
 
@@ -63,7 +64,7 @@ def release(name: str) -> tuple[Built, bytes]:
     files = FETCHED if name == "fetched" else {**LINKED, **COPIED}
     built = build_manifest(
         kind="model",
-        publisher=publisher_id(KEY.public),
+        publisher=PUBLISHER,
         name=name,
         version="1",
         created="2026-11-22T00:00:00Z",
@@ -75,6 +76,24 @@ def release(name: str) -> tuple[Built, bytes]:
         license={"spdx": "MIT"},
     )
     return built, sign_bundle(built.manifest.payload, KEY)
+
+
+@cache
+def listed(name: str) -> tuple[int, Metadata]:
+    """What the publisher says once it has listed a release: the version of its list, and all."""
+    publisher = Publisher()
+    publisher.add(release("published")[0].manifest)
+    if name == "fetched":
+        publisher.add(release("fetched")[0].manifest)
+    return publisher.names().version, publisher.metadata
+
+
+async def list_release(store: Store, name: str, tell: Tell) -> None:
+    """Hear from the publisher that a release is listed."""
+    version, metadata = listed(name)
+    tell(("begin", f"publisher:{PUBLISHER}"))
+    await store.publishers.put(PUBLISHER, metadata)
+    tell(("ack", f"publisher:{PUBLISHER}", version))
 
 
 async def publish(store: Store, outside: Path, tell: Tell) -> None:
@@ -89,6 +108,7 @@ async def publish(store: Store, outside: Path, tell: Tell) -> None:
     tell(("ack", f"file:{cid_of('big.txt')}", True))
     await store.put_many([(outline("notes.txt"), COPIED["notes.txt"])])
     tell(("ack", f"file:{cid_of('notes.txt')}", True))
+    await list_release(store, "published", tell)
     key = f"release:{built.manifest.cid}"
     tell(("begin", key))
     await store.record(
@@ -101,6 +121,7 @@ async def publish(store: Store, outside: Path, tell: Tell) -> None:
 async def fetch(store: Store, tell: Tell) -> None:
     """Record what is to come, put it together, record it again."""
     built, bundle = release("fetched")
+    await list_release(store, "fetched", tell)
     key = f"release:{built.manifest.cid}"
     if await store.release(built.manifest.cid) is None:
         tell(("begin", key))
@@ -198,7 +219,7 @@ def main() -> None:
     base, (first, step, last) = Path(sys.argv[1]), map(int, sys.argv[2:5])
     for name in ALL:
         outline(name)
-    release("published"), release("fetched")
+    listed("published"), listed("fetched")
     for number in range(first, last + 1, step):
         child = os.fork()
         if not child:

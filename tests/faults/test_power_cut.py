@@ -23,10 +23,10 @@ from node.messages import FetchParams, PublishParams
 from node.publish import publish
 from node.store import Store, durable, open_store
 from p2p.cid import CID
-from p2p.envelope import authenticate
 from p2p.errors import NotFound
 from p2p.http import FileBody, Request
 from p2p.manifest import parse_manifest
+from p2p.naming import authenticate
 from tests.fakes import FakeNetwork, FakeSource, gate_for
 from tests.faults.power import DECISIVE, STATES, Disk, Recorder, State, Step, cuts
 from tests.network.people import Person, same_files
@@ -59,6 +59,9 @@ class Machine:
 
     def sign_later(self, cid: CID) -> bool:
         return False
+
+    def petnames(self) -> dict[str, str]:
+        return {}
 
     def spread(self, cids: list[CID]) -> list[str]:
         return []
@@ -150,12 +153,13 @@ async def check(root: Path, acknowledged: list[str]) -> None:
             assert held[cid].complete
             assert held[cid].pinned
         for release in held.values():
-            await check_served(PeerApi(store), release.manifest_cid, complete=release.complete)
+            await check_served(store, release.manifest_cid, complete=release.complete)
         assert (await store.verify()).bad == []
 
 
-async def check_served(api: PeerApi, release: CID, *, complete: bool) -> None:
+async def check_served(store: Store, release: CID, *, complete: bool) -> None:
     """Ask as another node would."""
+    api = PeerApi(store)
 
     async def ask(target: str) -> bytes:
         response = await api(Request("GET", target, {}, {}, "tester"))
@@ -169,8 +173,10 @@ async def check_served(api: PeerApi, release: CID, *, complete: bool) -> None:
         return body
 
     payload = await ask(f"/allod/v1/manifest/{release}")
-    authenticate(payload, (await ask(f"/allod/v1/bundles/{release}")).splitlines())
     manifest = parse_manifest(payload)
+    metadata = await store.publishers.get(manifest.publisher)
+    assert metadata is not None
+    authenticate(payload, (await ask(f"/allod/v1/bundles/{release}")).splitlines(), metadata)
     assert {entry.path for entry in manifest.files} == FILES.keys()
     for entry in manifest.files:
         try:

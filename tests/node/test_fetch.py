@@ -11,6 +11,7 @@ import trio
 from node.crew import Crew
 from node.keyring import Keyring
 from node.messages import Note
+from p2p.cid import CID, Codec
 from p2p.errors import (
     NoSources,
     NotFound,
@@ -446,7 +447,7 @@ async def test_a_release_not_signed_by_its_publisher_is_never_stored(
     )
     source = FakeSource("forger", forger.store)
     reader.wire.known = [source]
-    with pytest.raises(VerificationFailed, match="not signed by its publisher"):
+    with pytest.raises(VerificationFailed, match="signed by 0 of the 1 keys of its publisher"):
         await reader.fetch(forged.manifest.cid)
     assert source.sent == 0
     assert await reader.store.releases() == []
@@ -454,10 +455,8 @@ async def test_a_release_not_signed_by_its_publisher_is_never_stored(
 
 async def test_another_publisher_than_the_link_says_is_refused(world: World) -> None:
     """The publisher of a link must be the manifest's."""
-    from p2p.keys import publisher_id
-
     world.source()
-    other = publisher_id(SecretKey.from_seed(bytes(32)).public)
+    other = str(CID.of(b"another root", Codec.JSON))
     link = share_link(other, "tiny", world.release.manifest.cid, [])
     with pytest.raises(VerificationFailed, match="was to be by"):
         await world.reader.fetch(link)
@@ -482,21 +481,6 @@ async def test_offline_uses_what_is_here(world: World) -> None:
     got = await world.reader.fetch(world.release.manifest.cid, offline=True)
     assert same(got["path"])
     assert len(source.asked) == asked
-
-
-async def test_names_are_those_of_this_store(world: World) -> None:
-    """publisher/name works once the release is held, and says what to do before."""
-    world.source()
-    manifest = world.release.manifest
-    name = f"{manifest.publisher}/{manifest.name}"
-    with pytest.raises(NotFound) as caught:
-        await world.reader.fetch(name)
-    assert "share link" in caught.value.next
-    await world.reader.fetch(manifest.cid)
-    assert (await world.reader.fetch(name))["manifest"] == str(manifest.cid)
-    assert (await world.reader.fetch(name, revision="1"))["version"] == "1"
-    with pytest.raises(NotFound):
-        await world.reader.fetch(name, revision="7")
 
 
 async def test_a_large_release_comes_with_its_listing(machine: Machines, tmp_path: Path) -> None:

@@ -11,9 +11,9 @@ from node.api.peer import PeerApi
 from node.store import Store
 from p2p.cid import CID, Codec
 from p2p.dag import Outline
-from p2p.envelope import authenticate
 from p2p.errors import NotFound, UsageError
 from p2p.http import Request, Response
+from p2p.naming import authenticate, files_of
 from tests.node.conftest import Stores
 from tests.releases import MIB, Published, noise, publish_into, write_folder
 
@@ -46,7 +46,29 @@ async def test_a_statement_and_its_signatures_verify(store: Store, release: Publ
     payload = await text(store, f"/allod/v1/manifest/{release.manifest.cid}")
     assert release.manifest.cid.matches(payload)
     lines = await text(store, f"/allod/v1/bundles/{release.manifest.cid}")
-    assert authenticate(payload, lines.split(b"\n")) == (release.bundle,)
+    metadata = await store.publishers.get(release.manifest.publisher)
+    assert metadata is not None
+    assert authenticate(payload, lines.split(b"\n"), metadata) == (release.bundle,)
+
+
+async def test_what_a_publisher_says_is_passed_on(store: Store, release: Published) -> None:
+    """Each file of a publisher's metadata is there under its name in TUF, byte for byte."""
+    publisher = release.manifest.publisher
+    metadata = await store.publishers.get(publisher)
+    assert metadata is not None
+    for name, data in files_of(metadata).items():
+        assert await text(store, f"/allod/v1/publisher/{publisher}/{name}") == data
+    for path in (
+        f"{publisher}/2.root.json",
+        f"{publisher}/1.timestamp.json",
+        f"{publisher}/taken.json",
+        f"{publisher}/..",
+        f"{CID.of(b'nobody', Codec.JSON)}/1.root.json",
+        "../1.root.json",
+        "nonsense/timestamp.json",
+    ):
+        with pytest.raises(NotFound):
+            await ask(store, f"/allod/v1/publisher/{path}")
 
 
 async def test_an_outline_verifies_against_the_file(store: Store, release: Published) -> None:

@@ -3,26 +3,30 @@
 import hashlib
 import json
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
+import trio
 
 from node.keyring import Keyring
 from node.messages import Event, Note, Progress, PublishParams
 from node.publish import publish
+from node.publisher import Repository, read_proposal, write_proposal
 from node.store import Store
 from p2p.bridge import read_model_signature
 from p2p.bundles import is_model_signature
 from p2p.cid import CID
-from p2p.envelope import authenticate
-from p2p.errors import NotFound, SourceChanged, UsageError
-from p2p.keys import publisher_id
+from p2p.errors import NotFound, SourceChanged, StoreError, UsageError
+from p2p.keys import SecretKey
 from p2p.manifest import Manifest, parse_manifest
+from p2p.naming import Status, authenticate, read_names
 from p2p.references import parse_reference
 from tests.node.conftest import Stores
 from tests.releases import MIB, noise, safetensors_bytes, write_folder
 
+PEER = "/ip4/127.0.0.1/tcp/4001/p2p/12D3KooWDpJ7As7BWAwRMfu1VU2WCqNjvq387JEYKDBj4kx6nXTN"
 CARD = b"""---
 license: mit
 base_model: org/base
@@ -63,8 +67,11 @@ class Machine:
         known = await self.store.manifest(CID.parse(result["manifest"]))
         assert known is not None
         payload, bundles, listing = known
-        assert authenticate(payload, bundles)
-        return parse_manifest(payload, listing)
+        manifest = parse_manifest(payload, listing)
+        metadata = await self.store.publishers.get(manifest.publisher)
+        assert metadata is not None
+        assert authenticate(payload, bundles, metadata)
+        return manifest
 
 
 @pytest.fixture
@@ -95,21 +102,86 @@ async def test_a_folder_becomes_a_signed_release(machine: Machine, folder: Path)
     assert [file["path"] for file in result["files"]] == paths
     assert manifest.kind == result["kind"] == "model"
     assert manifest.version == result["version"] == "1"
-    assert manifest.publisher == publisher_id(machine.keyring.publisher("alice").public)
+    assert manifest.publisher == machine.keyring.repository("alice").id
     assert manifest.license == {"spdx": "MIT", "file": "LICENSE"}
     assert {parent["role"] for parent in manifest.lineage} == {"base_model", "dataset"}
     assert result["bytes"] == {"total": manifest.size, "new": manifest.size, "shared": 0}
     assert (await machine.store.verify()).bad == []
 
 
+async def test_a_release_is_listed_by_its_publisher(machine: Machine, folder: Path) -> None:
+    """Its name means it from then on, for whoever has the publisher's metadata of this store."""
+    first = await machine.publish(folder)
+    (folder / "sub/config.json").write_bytes(b'{"changed": true}')
+    second = await machine.publish(folder)
+    assert second["waiting"] is None
+    metadata = await machine.store.publishers.get(first["publisher"])
+    assert metadata is not None
+    names = read_names(first["publisher"], metadata, now=datetime.now(UTC))
+    newest, exact = names.find("tiny"), names.find("tiny", "1")
+    assert newest is not None
+    assert exact is not None
+    assert (str(newest.manifest), str(exact.manifest)) == (second["manifest"], first["manifest"])
+    assert newest.license == "MIT"
+
+
+async def test_a_publish_that_was_cut_off_is_listed_by_the_next(
+    machine: Machine, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A release that was recorded, and not yet listed, is listed when it is published again."""
+
+    def cut(self: Repository, payload: bytes) -> None:
+        raise StoreError("The disk is full.")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Repository, "add", cut)
+        with pytest.raises(StoreError):
+            await machine.publish(folder)
+    [release] = await machine.store.releases()
+    assert machine.keyring.repository("alice").names().entries == ()
+    again = await machine.publish(folder)
+    assert again["manifest"] == str(release.manifest_cid)
+    [entry] = machine.keyring.repository("alice").names().entries
+    assert entry.manifest == release.manifest_cid
+
+
+async def test_what_was_taken_back_is_published_anew(machine: Machine, folder: Path) -> None:
+    """A revoked release does not come back by publishing the same: that is another version."""
+    first = await machine.publish(folder)
+    revoked = Status("revoked", "wrong licence", "2026-11-22T00:00:00Z")
+    machine.keyring.repository("alice").mark(CID.parse(first["manifest"]), revoked)
+    second = await machine.publish(folder)
+    assert (second["version"], second["manifest"] != first["manifest"]) == ("2", True)
+    with pytest.raises(UsageError, match="with other content"):
+        await machine.publish(folder, version="1")
+
+
+async def test_a_release_of_several_people_waits_for_them(
+    machine: Machine, folder: Path, tmp_path: Path
+) -> None:
+    """Under its threshold a release is held, and neither listed nor announced."""
+    other = SecretKey.from_seed(bytes(32))
+    team = machine.keyring.new("team", members=[other.public], threshold=2)
+    [proposal] = await trio.to_thread.run_sync(lambda: list(tmp_path.rglob("*.proposal.json")))
+    team.apply(write_proposal(read_proposal(proposal.read_bytes()).sign([other])))
+    machine.addresses = [PEER]
+    result = await machine.publish(folder, "team/tiny")
+    assert result["waiting"]["missing"] == 1
+    assert other.public.did in result["waiting"]["asks"]
+    assert result["waiting"]["file"].endswith(".proposal.json")
+    assert not result["announced"]
+    assert machine.spreads == []
+    assert machine.keyring.repository("team").names().entries == ()
+    assert (await machine.store.verify()).bad == []
+
+
 async def test_the_link_is_all_that_a_stranger_needs(machine: Machine, folder: Path) -> None:
     """The link names publisher, release, content, and this node's addresses."""
-    peer = "/ip4/127.0.0.1/tcp/4001/p2p/12D3KooWDpJ7As7BWAwRMfu1VU2WCqNjvq387JEYKDBj4kx6nXTN"
-    machine.addresses = [peer]
+    machine.addresses = [PEER]
     result = await machine.publish(folder)
     link = parse_reference(result["ref"])
     assert str(link.manifest) == result["manifest"]
-    assert (link.publisher, link.name, link.peers) == (result["publisher"], "tiny", (peer,))
+    assert (link.publisher, link.name, link.peers) == (result["publisher"], "tiny", (PEER,))
     assert result["announced"]
     manifest = await machine.manifest(result)
     assert {manifest.cid, manifest.root} < set(machine.spreads)
@@ -236,7 +308,7 @@ async def test_with_several_keys_somebody_must_be_named(machine: Machine, folder
     assert "allod key new" in caught.value.next
     machine.default_key = "bob"
     result = await machine.publish(folder, "tiny")
-    assert result["publisher"] == publisher_id(machine.keyring.publisher("bob").public)
+    assert result["publisher"] == machine.keyring.repository("bob").id
 
 
 async def test_a_folder_that_is_not_there_or_empty_is_said(

@@ -19,10 +19,9 @@ from p2p import canonical
 from p2p.chunking import Profile
 from p2p.cid import CID, Codec
 from p2p.envelope import sign_bundle
-from p2p.keys import publisher_id
 from p2p.manifest import MAX_MANIFEST, FileEntry, build_manifest
 from tests.network.people import Person, same_files, well_made
-from tests.releases import KEY, MIB, noise, write_folder
+from tests.releases import KEY, MIB, PUBLISHER, noise, write_folder
 
 FILES = {"model.bin": noise(5 * MIB, 1), "README.md": b"# Tiny\n"}
 
@@ -134,7 +133,7 @@ async def test_wrong_references(tmp_path: Path, folder: Path) -> None:
             flipped = cid[:20] + letter + cid[21:]
             for wrong in (
                 "allod://nobody",
-                link.replace("allod:z6Mk", "allod:z6Mx"),
+                link.replace("allod:bagaa", "allod:bagax"),
                 cid[:-1],
                 "../x",
             ):
@@ -143,7 +142,7 @@ async def test_wrong_references(tmp_path: Path, folder: Path) -> None:
             # It is a CID, but nobody has what it names, and those who were asked are no liars.
             error = await bob.refused("fetch", flipped, "--peer", source.address, code=3)
             assert flipped in error["message"]
-            other = publisher_id(KEY.public)
+            other = PUBLISHER
             forged = link.replace(release["publisher"], other)
             error = await bob.refused("fetch", forged, code=4)
             assert other in error["message"]
@@ -157,7 +156,7 @@ def unsafe_release(path: str) -> tuple[bytes, bytes]:
     data = FILES["README.md"]
     built = build_manifest(
         kind="model",
-        publisher=publisher_id(KEY.public),
+        publisher=PUBLISHER,
         name="unsafe",
         version="1",
         created="2026-11-22T00:00:00Z",

@@ -10,9 +10,9 @@ import pytest
 from p2p import canonical
 from p2p.cid import Codec, Hash
 from p2p.envelope import open_bundle
-from p2p.keys import PublicKey, publisher_id
+from p2p.keys import PublicKey
 from p2p.manifest import parse_manifest
-from p2p.references import parse_reference
+from p2p.references import parse_reference, publisher_cid
 
 PAGE = (Path(__file__).parents[2] / "docs" / "explanation" / "formats.md").read_text()
 MANIFEST, BUNDLE = (
@@ -36,9 +36,11 @@ def test_the_bundle() -> None:
 
 
 def test_keys() -> None:
-    """The did:key and the publisher id on the page are of one key."""
+    """The did:key on the page is a key, and the publisher id that of the example's publisher."""
     (did,) = re.findall(r"\| `(did:key:\w+)` \|", PAGE)
-    assert f"| publisher id | `{publisher_id(PublicKey.from_did(did))}` |" in PAGE
+    assert PublicKey.from_did(did).did == did
+    (publisher,) = re.findall(r"\| publisher id \| `(\w+)` \|", PAGE)
+    assert str(publisher_cid(publisher)) == publisher == MANIFEST["predicate"]["publisher"]
 
 
 def test_the_link() -> None:

@@ -13,7 +13,6 @@ from p2p import canonical
 from p2p.chunking import LEAF_SIZE, Profile
 from p2p.cid import CID, Codec, Hash
 from p2p.errors import AllodError, UsageError, VerificationFailed
-from p2p.keys import SecretKey, publisher_id
 from p2p.manifest import (
     MAX_FILES,
     MAX_LISTING,
@@ -26,7 +25,7 @@ from p2p.manifest import (
     publisher_of,
 )
 
-PUBLISHER = publisher_id(SecretKey.from_seed(bytes(32)).public)
+PUBLISHER = str(CID.of(b"root", Codec.JSON))
 PARENT = CID.of(b"{}", Codec.JSON)
 
 

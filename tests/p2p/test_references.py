@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from p2p.cid import CID, Codec, Hash
 from p2p.errors import AllodError, UsageError
-from p2p.keys import SecretKey, publisher_id
+from p2p.keys import SecretKey
 from p2p.references import (
     MAX_PEERS,
     MAX_REFERENCE,
@@ -15,7 +15,7 @@ from p2p.references import (
     share_link,
 )
 
-PUBLISHER = publisher_id(SecretKey.from_seed(bytes(32)).public)
+PUBLISHER = str(CID.of(b"root", Codec.JSON))
 PEER = SecretKey.from_seed(bytes(32)).public.peer_id
 MANIFEST = CID.of(b"{}", Codec.JSON)
 ADDRESSES = (
@@ -120,7 +120,8 @@ FOLDER = str(CID.of(b"", Codec.DAG_PB, Hash.SHA2_256))
         (f"alice/tiny@{FOLDER}", "names a file or a folder"),
         (f"{PUBLISHER[:-1]}/tiny", "A publisher's id is"),
         (f"{PUBLISHER[:9]}0{PUBLISHER[10:]}/tiny", "A publisher's id is"),
-        (f"{PUBLISHER[:-1]}w/tiny", "no safe Ed25519 key|not the id"),
+        (f"{PUBLISHER[:-1]}w/tiny", "A publisher's id is"),
+        (f"allod:{FILE}/tiny@{TEXT}", "A publisher's id is"),
         (f"allod:alice/tiny@{TEXT}", "A publisher's id is"),
         (f"allod:{PUBLISHER}/tiny", "A link names a release by the CID"),
         (f"allod:{PUBLISHER}/tiny@1.0", "A link names a release by the CID"),

@@ -306,6 +306,15 @@ class EndorseParams:
 
 
 @dataclass(frozen=True, slots=True)
+class WithdrawParams:
+    """What ``revoke`` and ``consent.withdraw`` are told."""
+
+    ref: str  # of a publisher of this machine
+    reason: str
+    all_versions: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class VerifyParams:
     """What ``verify`` is told; an empty ref means the whole store."""
 

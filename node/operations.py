@@ -39,6 +39,7 @@ from node.messages import (
     TrustRmParams,
     TrustSubscribeParams,
     VerifyParams,
+    WithdrawParams,
 )
 from node.pace import Pace
 from node.settings import find_setting, settings, show_value
@@ -342,6 +343,30 @@ async def verify(node: Node, params: VerifyParams, report: Report) -> Json:
     return await verify_releases(node.store, node.keyring, _spelled(node, params.ref), report)
 
 
+# -- what a publisher says of its releases later
+
+
+async def consent_show(node: Node, params: RefParams, report: Report) -> Json:
+    """Show the consent that a release states."""
+    from node.withdrawal import show_consent
+
+    return await show_consent(node.store, node.keyring, _spelled(node, params.ref))
+
+
+async def consent_withdraw(node: Node, params: WithdrawParams, report: Report) -> Json:
+    """Say that the data in a release may no longer be used."""
+    from node.withdrawal import withdraw
+
+    return await withdraw(node.store, node.keyring, params, "withdrawn", report)
+
+
+async def revoke(node: Node, params: WithdrawParams, report: Report) -> Json:
+    """Say that a release is bad."""
+    from node.withdrawal import withdraw
+
+    return await withdraw(node.store, node.keyring, params, "revoked", report)
+
+
 async def status(node: Node, params: NoParams, report: Report) -> Json:
     """Say who this node is, where it answers, what it holds."""
     from node.holdings import usage
@@ -443,6 +468,9 @@ _TABLE: tuple[Operation[Any], ...] = (
     Operation("bundle.import", BundleImportParams, bundle_import, "store"),
     Operation("endorse", EndorseParams, endorse, "store"),
     Operation("key.new", KeyNewParams, key_new, "nothing"),
+    Operation("consent.show", RefParams, consent_show, "store"),
+    Operation("consent.withdraw", WithdrawParams, consent_withdraw, "store"),
+    Operation("revoke", WithdrawParams, revoke, "store"),
     Operation("key.list", NoParams, key_list, "nothing"),
     Operation("key.show", KeyParams, key_show, "nothing"),
     Operation("key.export", KeyParams, key_export, "nothing", here_only=True),

@@ -12,6 +12,7 @@
 Publishing the same again changes nothing and gives the same link.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -62,6 +63,10 @@ class PublishNode(Protocol):
         """The publisher key that signs when none is named."""
         ...
 
+    def petnames(self) -> Mapping[str, str]:
+        """What this node's owner calls publishers, and their ids."""
+        ...
+
     def spread(self, cids: list[CID]) -> list[str]:
         """Announce these if this node is on the network; its addresses, none if it is not."""
         ...
@@ -91,7 +96,7 @@ async def publish(params: PublishParams, node: PublishNode, report: Report) -> d
     profile = _profile(params.profile)
 
     found = await trio.to_thread.run_sync(walk_folder, Path(params.folder))
-    params = await resolve_parents(params, node.store, node.keyring, report)
+    params = await resolve_parents(params, node.store, node.keyring, node.petnames(), report)
     parts = await trio.to_thread.run_sync(read_parts, params, found)
     added = await _add(found, profile, node.store, report)
     files = [

@@ -96,6 +96,7 @@ NODE = [
     "rulebook",
     "witness",
     "gate",
+    "withdrawal",
     "upkeep",
     "following",
     "publish",

@@ -12,12 +12,18 @@ from node.cli import VERSION
 BRANCHES = {
     "start": ("demo", "up", "status", "peers", "limits"),
     "share": ("publish", "fetch", "ls", "rm", "pin", "unpin", "gc", "verify"),
-    "trust": ("endorse", "key", "trust", "bundle"),
+    "trust": ("endorse", "key", "consent", "revoke", "trust", "bundle"),
     "other": ("env", "config", "completion"),
 }
 ALIASES = {"pull": "fetch"}
 # The modules of those commands that do not live in their branch's.
-_ELSEWHERE = {"bundle": "bundle", "endorse": "endorse", "trust": "policy"}
+_ELSEWHERE = {
+    "consent": "consent",
+    "revoke": "consent",
+    "bundle": "bundle",
+    "endorse": "endorse",
+    "trust": "policy",
+}
 _HOME = {name: module for module, names in BRANCHES.items() for name in names} | _ELSEWHERE
 
 

@@ -40,6 +40,9 @@ class Publisher:
     def spread(self, cids: list[CID]) -> list[str]:
         return []
 
+    def petnames(self) -> dict[str, str]:
+        return {}
+
     def sign_later(self, cid: CID) -> bool:
         return False
 

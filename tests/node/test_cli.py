@@ -589,6 +589,34 @@ def test_publish_and_look_after_a_release(allod: Said, tmp_path: Path) -> None:
     assert allod("verify", link)[0] == 3
 
 
+def test_consent_from_publish_to_withdrawal(allod: Said, tmp_path: Path) -> None:
+    """What was said is shown; what is taken back says why, and what that cannot do."""
+    folder = tmp_path / "voices"
+    folder.mkdir()
+    (folder / "a.csv").write_bytes(b"a\n1\n")
+    allod("key", "new", "alice")
+    words = ["--license", "cc-by-4.0", "--consent-basis", "asked", "--allowed-use", "research"]
+    words += ["--no-redistribution", "--consent-expires", "9000-12-31"]
+    assert allod("publish", str(folder), "--as", "alice/voices", *words)[0] == 0
+    _, out, _ = allod("consent", "show", "alice/voices")
+    assert [line.split(maxsplit=1)[1] for line in out.splitlines()] == [
+        "asked", "uses   research", "not allowed", "9000-12-31", "CC-BY-4.0",
+    ]  # fmt: skip
+    why = "A speaker asked for it."
+    assert allod("consent", "withdraw", "alice/voices")[0] == 2
+    code, out, _ = allod("consent", "withdraw", "alice/voices", "--reason", why)
+    assert code == 0
+    told, limits = out.splitlines()
+    assert told == f"voices@1 withdrawn: {why}"
+    assert "cannot be recalled" in limits
+    assert why in allod("consent", "show", "alice/voices")[1]
+    _, out, err = allod("revoke", "alice/voices", "--reason", "Other.", "--json")
+    [release] = json.loads(out)["releases"]
+    assert release["status"]["state"] == "withdrawn"
+    assert "already" in err
+    assert allod("revoke", "bob/voices", "--reason", "x")[0] == 3
+
+
 def test_an_unforeseen_error_is_one_line(
     allod: Said, monkeypatch: pytest.MonkeyPatch, home: Path
 ) -> None:

@@ -35,6 +35,9 @@ class Machine:
     def spread(self, cids: list[CID]) -> list[str]:
         return []
 
+    def petnames(self) -> dict[str, str]:
+        return {}
+
     def sign_later(self, cid: CID) -> bool:
         return self.signer.ask(cid)
 

@@ -21,7 +21,7 @@ from p2p.cid import CID
 from p2p.errors import NotFound, SourceChanged, StoreError, UsageError
 from p2p.keys import SecretKey
 from p2p.manifest import Manifest, parse_manifest
-from p2p.naming import Status, authenticate, read_names
+from p2p.naming import Metadata, Status, authenticate, read_names
 from p2p.references import parse_reference
 from tests.node.conftest import Stores
 from tests.releases import MIB, noise, safetensors_bytes, write_folder
@@ -47,7 +47,11 @@ class Machine:
     spreads: list[CID] = field(default_factory=list)
     background: bool = False
     later: list[CID] = field(default_factory=list)
+    pets: dict[str, str] = field(default_factory=dict)
     events: list[Event] = field(default_factory=list)
+
+    def petnames(self) -> dict[str, str]:
+        return self.pets
 
     def sign_later(self, cid: CID) -> bool:
         self.later.append(cid)
@@ -484,7 +488,33 @@ async def test_a_parent_that_is_not_here_stays_a_name(machine: Machine, folder: 
     }  # fmt: skip
     [note] = [one for one in machine.events if isinstance(one, Note)]
     assert note.level == "warning"
-    assert "carol/base@3 is not held here" in note.text
+    assert "carol/base@3 is not known here" in note.text
+
+
+async def test_a_parent_may_be_known_by_its_publisher_s_list_alone(
+    machine: Machine, folder: Path, new_store: Stores, tmp_path: Path
+) -> None:
+    """Where only the publisher's list is known, it tells which release, and what was taken back."""
+    carol = Machine(await new_store(), Keyring(tmp_path / "carol"))
+    publisher = carol.keyring.new("carol").id
+    base = await carol.publish(folder, "carol/base@1")
+    metadata = await carol.store.publishers.get(publisher)
+    assert metadata is not None
+    await machine.store.publishers.put(publisher, metadata)
+    machine.pets["cee"] = publisher
+    child = await machine.publish(folder, base=("cee/base",))
+    wanted = {"role": "base_model", "manifest": base["manifest"]}
+    assert (await machine.manifest(child)).lineage[0] == wanted
+    assert not [one for one in machine.events if isinstance(one, Note)]
+
+    status = Status("revoked", "Broken.", "2026-11-22T00:00:00Z")
+    marked = carol.keyring.repository("carol").mark(CID.parse(base["manifest"]), status)
+    assert isinstance(marked, Metadata)
+    await machine.store.publishers.put(publisher, marked)
+    again = await machine.publish(folder, "alice/other", base=("cee/base@1",))
+    assert (await machine.manifest(again)).lineage[0] == wanted
+    [note] = [one for one in machine.events if isinstance(one, Note)]
+    assert (note.level, note.text.partition(" ")[2]) == ("warning", "was revoked: Broken.")
 
 
 async def test_a_licence_that_the_base_forbids_is_told(machine: Machine, folder: Path) -> None:

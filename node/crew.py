@@ -29,6 +29,7 @@ from p2p.errors import (
     NotFound,
     PeerFault,
     PeerRefused,
+    Refused,
     VerificationFailed,
 )
 
@@ -46,6 +47,7 @@ ASK_WITHIN = 20.0  # seconds; a source that cannot send a few MiB in that is ask
 MAX_MEMBERS = 20  # more sources would not be faster, and each may hold some MiB in memory
 LARGE = 64 << 10  # bytes from which on an answer is checked in a thread: it may take a second
 MAX_NEAR = 32  # of them neighbours: who connects to this node has chosen himself
+GONE = 410  # the HTTP status of what a node holds and, by its owner's policy, gives to nobody
 MAX_FAULTS = 4  # in a row, before a source is left alone
 
 
@@ -85,6 +87,7 @@ class Member:
     faults: int = 0  # in a row
     failed: str = ""  # what its last fault was
     gone: str = ""  # why it is asked no more
+    refuses: str = ""  # what it said when its owner's policy did not let it give something
     banned: bool = False
 
     @property
@@ -187,6 +190,10 @@ class Crew:
 
     def fault(self, member: Member, exc: NetworkError) -> None:
         """Count a fault of a source; too many in a row, or out of reach, and it is left alone."""
+        if isinstance(exc, PeerRefused) and exc.status == GONE:  # it holds it, and means it
+            member.refuses = exc.message
+            self.leave(member, exc.message)
+            return
         member.faults += 1
         member.failed = exc.message
         if isinstance(exc, BadBytes):
@@ -204,16 +211,22 @@ class Crew:
             self._lonely.set()
         self.notify()
 
-    def failure(self, what: str) -> NetworkError | NotFound:
+    def failure(self, what: str) -> NetworkError | NotFound | Refused:
         """The error that says why ``what`` could not be had from anybody."""
         tried = [
-            f"{member.peer}: {member.gone or member.failed or 'it does not have it'}"
+            member.refuses
+            or f"{member.peer}: {member.gone or member.failed or 'it does not have it'}"
             for member in self.members.values()
         ]
         if not tried:
             return NoSources(
                 f"Nobody was found who has {what}.",
                 next="Check that a node that holds it is running; --peer or a share link names it.",
+            )
+        if all(member.refuses for member in self.members.values()):
+            return Refused(
+                f"Whoever was found who has {what} gives it to nobody: {tried[0]}",
+                next="Ask its publisher, or name another source with --peer.",
             )
         shown = "; ".join(tried[:5]) + ("; ..." if len(tried) > 5 else "")
         return NoSources(
@@ -269,7 +282,7 @@ class Crew:
                 with trio.fail_after(ASK_WITHIN):
                     async with member.source.open() as session:
                         answers.append(await visit(partial(_get, session)))
-                member.faults = 0
+                member.faults, member.refuses = 0, ""
                 scope.deadline = min(scope.deadline, trio.current_time() + linger)
             except Unproved as exc:
                 wrong.append(exc)

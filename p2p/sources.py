@@ -7,6 +7,7 @@ Whether the bytes are the right ones is the reader's to verify, leaf by leaf.
 ``Source`` and ``Session`` are Protocols: a peer, a web server and a fake satisfy them alike.
 """
 
+import json
 import logging
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -26,6 +27,10 @@ from p2p.streams import PeerStream
 
 log = logging.getLogger(__name__)
 
+GONE = 410
+"""The status of what a node holds, and by its owner's policy gives to nobody."""
+MAX_REASON = 300
+"""Characters of a reason that are passed on to a person."""
 LANE_AGAIN = 15.0
 """Seconds before a lane is tried again where there was none."""
 
@@ -227,11 +232,15 @@ class PeerSession:
         return self._client
 
     async def _refused(self, target: str, response: ClientResponse) -> PeerRefused:
+        body = b""
         if response.length is not None and response.length <= MAX_REFUSAL:
-            async for _ in response:  # read to the end, the stream is good for the next request
-                pass
+            async for data in response:  # read to the end, the stream is good for the next request
+                body += data
+        said = f"{self._peer} answered {response.status} to {target}."
+        if response.status == GONE:
+            said = f"{self._peer} does not give {target}: {_reason(body)}"
         return PeerRefused(
-            f"{self._peer} answered {response.status} to {target}.",
+            said,
             status=response.status,
             retry_after=retry_after(response.headers),
             peer=self._peer,
@@ -239,3 +248,13 @@ class PeerSession:
 
     def _fault(self, message: str) -> PeerFault:
         return PeerFault(message, peer=self._peer)
+
+
+def _reason(body: bytes) -> str:
+    """Return the sentence in which a peer says why it refuses; strangers' words, so cut short."""
+    try:
+        said = json.loads(body)["error"]["message"]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        said = ""
+    words = "".join(one if one.isprintable() else " " for one in str(said)[:MAX_REASON])
+    return words.strip() or "it does not say why."

@@ -30,6 +30,7 @@ from p2p.policy.model import (
     Subscription,
     Tofu,
 )
+from p2p.references import PETNAME, publisher_cid
 
 MAX_POLICY: Final = 1 << 20
 """Characters of a policy: thousands of rules fit, a wrong file doesn't."""
@@ -48,10 +49,8 @@ MAX_DEPTH: Final = 64
 MAX_LISTS: Final = 64
 """Deny lists, and subscriptions: each is a file that is read, and asked for every request."""
 
-PUBLISHER: Final = re.compile("[A-Za-z0-9]{40,128}")
-"""A publisher's id, which is opaque here; longer than any petname that one would type."""
-PETNAME: Final = re.compile("[A-Za-z0-9](?:[A-Za-z0-9._-]{0,62}[A-Za-z0-9_-])?")
-"""A petname, as in references."""
+PUBLISHER: Final = re.compile("b[a-z0-9]{40,}")
+"""What is meant as a publisher's id, right or wrong: longer than any petname."""
 _AGE: Final = re.compile("([0-9]{1,5})([hdwy])")
 _HOURS: Final = {"h": 1, "d": 24, "w": 24 * 7, "y": 24 * 365}
 _KNOWN: Final = {key.name: key for key in KEYS}
@@ -75,12 +74,7 @@ def read_policy(text: str, *, community: bool = False) -> Policy:
 
 def check_publisher(text: str) -> str:
     """Return a publisher's id; ``UsageError`` for what cannot be one."""
-    if PUBLISHER.fullmatch(text) is None:
-        raise UsageError(
-            f"A publisher's id has 40 to 128 letters and digits, this is {text[:80]!r}.",
-            next="`allod key list` on the publisher's machine shows it; every share link holds it.",
-        )
-    return text
+    return str(publisher_cid(text))
 
 
 def check_petname(text: str) -> str:
@@ -255,7 +249,7 @@ class _Reader:
                 f"The policy names {_clip(text)!r}, who is not in [publishers].",
                 next=f"`allod trust add PUBLISHER_ID --as {_clip(text)}` says who that is.",
             )
-        return Party(text, publisher=text)
+        return Party(text, publisher=check_publisher(text))
 
 
 # --- kinds of values -----------------------------------------------------------------------------

@@ -56,8 +56,9 @@ async def test_a_denied_file_is_not_served_while_the_others_are(
                 assert await status_of(node, path) == (200, "")
             assert (await status_of(node, f"/ipfs/{release['root']}/model.gguf"))[0] == 410
             words = ("fetch", release["manifest"], "--peer", node.address)
-            error = await reader.refused(*words, code=6)
-            assert "could not give" in error["message"]
+            error = await reader.refused(*words, code=5)
+            assert "gives it to nobody" in error["message"]
+            assert "it leaks" in error["message"]
             got = await reader.run(*words, "--exclude", "*.gguf")
             assert sorted(os.listdir(got["path"])) == ["README.md", "config.json"]
             (alice.home / "policy.toml").write_text("")

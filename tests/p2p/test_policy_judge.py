@@ -30,7 +30,7 @@ from p2p.policy import (
 from p2p.policy.model import Party
 from p2p.policy.votes import count_votes
 
-ALICE, BOB, CAROL = (f"bagaaiera{letter * 52}" for letter in "abc")
+ALICE, BOB, CAROL = (str(CID.of(name, Codec.JSON)) for name in (b"alice", b"bob", b"carol"))
 NOW = datetime(2026, 11, 22, tzinfo=UTC)
 
 
@@ -258,10 +258,6 @@ def test_deny_lists_beat_everything(line: str) -> None:
     """Who is trusted, or even published here, is refused all the same if a list names it."""
     policy = replace(read_policy(NAMES), lists=(read_deny_list(f"#\n{line} why", "bad"),))
     evidence = replace(EVIDENCE, files=files("README.md", "weights.gguf"), own=True)
-    publisher = CID.of(b"publisher", Codec.JSON)
-    if line == ALICE:  # an id that is a real CID
-        policy = replace(policy, lists=(read_deny_list(f"#\n{publisher} why", "bad"),))
-        evidence = replace(evidence, facts=facts(publisher=str(publisher)))
     verdict = judge(policy, evidence)
     assert not verdict.admitted
     assert verdict.rule == "deny[0]"

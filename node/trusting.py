@@ -11,7 +11,7 @@ import trio
 
 from node.communities import source_of, take
 from node.gate import Gate
-from node.holdings import find_release
+from node.holdings import find_release, spell_out
 from node.keyring import Keyring
 from node.messages import Report
 from node.rulebook import Rulebook
@@ -130,8 +130,9 @@ async def _denied(node: TrustNode, what: str) -> str:
     reference = parse_reference(what)
     if reference.manifest is not None:
         return str(reference.manifest)
+    named = spell_out(what, node.keyring, node.gate.petnames())
     try:
-        return str((await find_release(node.store, node.keyring, what)).manifest_cid)
+        return str((await find_release(node.store, node.keyring, named)).manifest_cid)
     except NotFound as exc:
         raise NotFound(
             f"{what} is not held here, so nobody knows which release it is.",

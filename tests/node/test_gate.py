@@ -24,10 +24,10 @@ from p2p.envelope import sign_bundle
 from p2p.errors import ConfigError, NotFound, Refused, Untrusted, UsageError
 from p2p.http import Request, Response, error_response
 from p2p.manifest import Kind, Manifest, build_manifest
-from p2p.naming import Metadata
+from p2p.naming import Metadata, State, Status
 from tests.fakes import FakeSource, Machine, gate_for
 from tests.node.conftest import Stores
-from tests.publishers import Publisher
+from tests.publishers import Publisher, key
 from tests.releases import KEY, MIB, PUBLISHER, Published, noise, publish_into, write_folder
 
 FILES = {
@@ -407,6 +407,45 @@ async def test_what_is_refused_is_announced_no_more(made: Makers) -> None:
     assert withdrawn == [frozenset(), frozenset({bad})]
 
 
+@pytest.mark.parametrize("state", ["revoked", "withdrawn"])
+async def test_what_its_publisher_took_back_is_given_no_more(made: Makers, state: State) -> None:
+    """As soon as the publisher's word is here: 410 and the reason; the statement is still given."""
+    release, machine, source = await made()
+    await machine.fetch(release.manifest.cid)
+    file = release.manifest.files[0].cid
+    assert (await answer(machine, f"/ipfs/{file}")).status == 200
+    publisher = Publisher()
+    publisher.metadata = await source.store.publishers.get(ALICE) or publisher.metadata
+    publisher.mark(release.manifest.cid, Status(state, "it leaks", "2026-11-22T00:00:00Z"))
+    await machine.store.publishers.put(ALICE, publisher.metadata)
+    refused = await answer(machine, f"/ipfs/{file}")
+    assert refused.status == 410
+    assert isinstance(refused.body, bytes)
+    assert "(it leaks)" in json.loads(refused.body)["error"]["message"]
+    assert (await answer(machine, f"/allod/v1/have/{release.manifest.cid}")).status == 410
+    assert (await answer(machine, f"/allod/v1/manifest/{release.manifest.cid}")).status == 200
+    verdict = await machine.gate.opinion(release.manifest.cid)
+    assert verdict is not None
+    assert verdict.rule == f"status.{state}"
+
+
+async def test_only_keys_of_today_endorse(made: Makers) -> None:
+    """An endorsement by a key that its publisher has replaced counts for nothing."""
+    release, machine, _ = await made()
+    bob = Publisher(170)
+    old = bob.signer
+    write_policy(machine, f"[publishers]\nbob = '{bob.id}'\n[[rules]]\nrequire.endorsements = {{}}")
+    said = write_attestation(
+        "endorsement", manifest=release.manifest.cid, release="tiny@1", publisher=bob.id,
+        at="2026-01-01T00:00:00Z", passed=True,
+    )  # fmt: skip
+    await machine.store.publishers.put(bob.id, bob.metadata)
+    bundles = [release.bundle, sign_bundle(said, old)]
+    assert (await machine.gate.judge(release.manifest, bundles)).admitted
+    await machine.store.publishers.put(bob.id, bob.rotate(targets=[key(77)]))
+    assert not (await machine.gate.judge(release.manifest, bundles)).admitted
+
+
 # --- the files of the policy ---------------------------------------------------------------------
 
 
@@ -523,6 +562,10 @@ async def test_deny_names_what_it_denies(made: Makers) -> None:
         await trusting.deny(machine, what, "because of this")
     with pytest.raises(NotFound):
         await trusting.deny(machine, f"{ALICE}/unknown", "")
+    await trusting.add(machine, ALICE, "alice")
+    assert (await trusting.deny(machine, "alice/tiny", "because of this"))["denied"] == str(
+        release.manifest.cid
+    )
     with pytest.raises(UsageError):
         await trusting.deny(machine, "rubbish", "")
     shown = await trusting.show(machine)

@@ -23,8 +23,9 @@ from node.store import Store, durable
 from p2p.bundles import find_model_signature
 from p2p.cid import CID
 from p2p.errors import AllodError, NotFound, UsageError
-from p2p.keys import PublicKey, SecretKey
+from p2p.keys import SecretKey
 from p2p.manifest import Manifest, parse_manifest
+from p2p.naming import signing_keys
 
 log = logging.getLogger(__name__)
 
@@ -33,11 +34,6 @@ AUTHORITY_FILE: Final = "publisher.pem"
 FIRST: Final = 5.0
 """Seconds until what an earlier run has left is gone on with: a node that runs for one command has
 better things to do."""
-
-
-async def publisher_keys(publisher: str, store: Store) -> frozenset[PublicKey]:
-    """Return the keys that may sign for a publisher, as far as this node knows them."""
-    return await store.publishers.keys(publisher)
 
 
 async def sign_model(cid: CID, key: SecretKey, store: Store, report: Report) -> bool:
@@ -68,7 +64,7 @@ async def sign_model(cid: CID, key: SecretKey, store: Store, report: Report) -> 
     except UsageError as exc:
         report(Note(f"It gets no model.sig: {exc.message}", "warning"))
         return False
-    await store.add_bundles(cid, [bundle], await publisher_keys(manifest.publisher, store))
+    await store.add_bundles(cid, [bundle], await store.publishers.keys(manifest.publisher))
     return True
 
 
@@ -147,7 +143,7 @@ async def save_signature(cid: CID, store: Store, into: Path, content: Path) -> S
     this node knows no ``model.sig`` of it, ``VerificationFailed`` for one that is not about these
     files.
     """
-    from p2p.bridge import check_model_signature
+    from p2p.bridge import ModelSignature, check_model_signature
 
     manifest = await _manifest(cid, store)
     statement = await store.statement(cid)
@@ -156,8 +152,15 @@ async def save_signature(cid: CID, store: Store, into: Path, content: Path) -> S
             f"This store does not hold the list of files of {cid}.",
             next="Fetch the release first.",
         )
-    owners = await publisher_keys(manifest.publisher, store)
-    signature = await trio.to_thread.run_sync(find_model_signature, cid, statement.bundles, owners)
+    metadata = await store.publishers.get(manifest.publisher)
+
+    def find() -> ModelSignature | None:
+        """Prefer one by a key that still holds: a replaced one may be in a thief's hands."""
+        roots = signing_keys(manifest.publisher, metadata.roots) if metadata is not None else []
+        found = (find_model_signature(cid, statement.bundles, keys) for keys, _ in reversed(roots))
+        return next(filter(None, found), None)
+
+    signature = await trio.to_thread.run_sync(find)
     if signature is None:
         raise NotFound(
             f"No model.sig of {manifest.name} {manifest.version} is known here.",

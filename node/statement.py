@@ -12,7 +12,6 @@ import trio
 from node.assembly import Assembly, Wanted
 from node.crew import Crew, Get, Unproved
 from node.messages import Report
-from node.model_sig import publisher_keys
 from node.naming import read_source, refresh
 from node.store import Store
 from node.transfer import Transfer
@@ -21,6 +20,7 @@ from p2p.cid import CID, Codec
 from p2p.dag import Outline, max_outline
 from p2p.envelope import MAX_BUNDLES, signers
 from p2p.errors import NetworkError, NotFound, VerificationFailed
+from p2p.keys import PublicKey
 from p2p.manifest import MAX_MANIFEST, Listing, Manifest, parse_manifest
 from p2p.naming import authenticate
 
@@ -136,10 +136,10 @@ async def _with_others(
 ) -> tuple[bytes, ...]:
     """Return the bundles of a release that is new here, with those that other sources have."""
     if len(list(crew.active)) > 1:  # else the one who is there has given his already
-        owners = await publisher_keys(manifest.publisher, store)
+        owners, known = await _keys(manifest.publisher, store)
         for lines in await ask_around(cid, crew):
             bundles = await trio.to_thread.run_sync(
-                keep_bundles, manifest.payload, bundles, lines, owners
+                keep_bundles, manifest.payload, bundles, lines, owners, known
             )
     return bundles
 
@@ -149,10 +149,16 @@ async def hear_others(cid: CID, publisher: str, store: Store, crew: Crew) -> int
 
     Returns how many statements are new.
     """
-    owners = await publisher_keys(publisher, store)
-    return sum(
-        [await store.add_bundles(cid, lines, owners) for lines in await ask_around(cid, crew)]
-    )
+    answers = await ask_around(cid, crew)
+    owners, known = await _keys(publisher, store)
+    return sum([await store.add_bundles(cid, lines, owners, known) for lines in answers])
+
+
+async def _keys(publisher: str, store: Store) -> tuple[frozenset[PublicKey], set[PublicKey]]:
+    """Return a publisher's keys, and those of all whom this node knows: their word comes first."""
+    others = await store.publishers.ids()
+    known = {key for one in others for key in await store.publishers.keys(one)}
+    return await store.publishers.keys(publisher), known
 
 
 async def ask_around(cid: CID, crew: Crew) -> list[list[bytes]]:

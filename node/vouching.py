@@ -13,7 +13,6 @@ import trio
 
 from node.holdings import find_release, link
 from node.messages import EndorseParams, Report
-from node.model_sig import publisher_keys
 from p2p.attest import Kind, read_attestation, write_attestation
 from p2p.cid import CID
 from p2p.envelope import sign_bundle
@@ -62,7 +61,7 @@ async def endorse(params: EndorseParams, node: VouchNode, report: Report) -> dic
         details=details,
     )
     bundle = sign_bundle(payload, key)
-    owners = await publisher_keys(release.publisher, node.store)
+    owners = await node.store.publishers.keys(release.publisher)
     await node.store.add_bundles(cid, [bundle], owners, {key.public})
     said = read_attestation(bundle)
     return {

@@ -23,10 +23,11 @@ from node.parcels.intake import Arrived, Intake
 from node.store import Store, durable
 from node.upkeep import release_keys
 from p2p import parcel
+from p2p.bundles import keep_bundles
 from p2p.cid import CID
 from p2p.errors import NotFound, QuotaExceeded, UsageError, VerificationFailed
 from p2p.manifest import Manifest, parse_manifest
-from p2p.naming import Metadata, authenticate, metadata_of, newer
+from p2p.naming import Metadata, authenticate, metadata_of, newer, signing_keys
 from p2p.references import share_link
 
 Json = dict[str, Any]
@@ -107,14 +108,20 @@ async def _judge(
         }
         return known, {
             one.manifest.cid: Arrived(
-                one.manifest,
-                authenticate(one.manifest.payload, one.signatures, known[one.manifest.publisher]),
-                one.files,
+                one.manifest, _bundles(one, known[one.manifest.publisher]), one.files
             )
             for one in statements.releases
         }
 
     return await trio.to_thread.run_sync(work)
+
+
+def _bundles(one: parcel.Stated, metadata: Metadata) -> tuple[bytes, ...]:
+    """Return what is signed about a release, its publisher's first and what others say after it."""
+    publisher, payload = one.manifest.publisher, one.manifest.payload
+    good = authenticate(payload, one.signatures, metadata)
+    owners = {key for keys, _ in signing_keys(publisher, metadata.roots) for key in keys}
+    return keep_bundles(payload, good, one.signatures, owners)
 
 
 def _known(publisher: str, held: Metadata | None, files: Mapping[str, bytes] | None) -> Metadata:

@@ -16,6 +16,7 @@ from p2p.keys import SecretKey
 from tests.fakes import FakeNetwork, FakeSource, Machine
 from tests.node.conftest import Heard, Stores
 from tests.p2p.statements import BOB, CAROL, said
+from tests.publishers import Publisher
 from tests.releases import KEY, Published, publish_into, write_folder
 
 Held = Callable[..., Awaitable[tuple[Store, Published]]]
@@ -74,7 +75,7 @@ async def test_a_source_that_floods_takes_no_place(held: Held, new_store: Stores
     """A source full of strangers' words and garbage leaves the publisher his place."""
     cid = await about(held)
     flood = [
-        said(about=cid, key=SecretKey.from_seed(bytes([number]) * 32))
+        said(about=cid, key=SecretKey.from_seed(bytes([7, number]) * 16))
         for number in range(100, 100 + MAX_BUNDLES - 1)
     ]
     flooded, release = await held(*flood)
@@ -105,6 +106,25 @@ async def test_a_holder_hears_of_it(held: Held) -> None:
     assert await hear(release, mine, network) == 0
     assert await heard_in(mine, cid) == {word}
     assert set(network.looked_up) == {cid}
+
+
+async def test_who_is_known_finds_a_place(held: Held) -> None:
+    """Where strangers fill all places, the word of a publisher whom this node knows is heard."""
+    cid = await about(held)
+    flood = [
+        said(about=cid, key=SecretKey.from_seed(bytes([7, number]) * 16))
+        for number in range(100, 100 + MAX_BUNDLES - 1)
+    ]
+    mine, _ = await held(*flood)
+    publisher = Publisher(150)
+    word = said(about=cid, key=publisher.signer, publisher=publisher.id)
+    theirs, _ = await held(word)
+    release = await mine.release(cid)
+    assert release is not None
+    assert await hear(release, mine, crowd(theirs)) == 0
+    await mine.publishers.put(publisher.id, publisher.metadata)
+    assert await hear(release, mine, crowd(theirs)) == 1
+    assert word in await heard_in(mine, cid)
 
 
 async def test_nobody_there_is_no_error(held: Held) -> None:

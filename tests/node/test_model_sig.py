@@ -12,12 +12,14 @@ from node.messages import Event, Note, PublishParams
 from node.model_sig import ModelSigner, save_signature, sign_model
 from node.publish import publish
 from node.store import Store
+from p2p.bridge import read_model_signature
 from p2p.bundles import find_model_signature, is_model_signature
 from p2p.cid import CID
 from p2p.errors import NotFound
 from p2p.keys import SecretKey
 from tests.node.conftest import Heard, Stores
 from tests.p2p.statements import MODEL_SIG
+from tests.publishers import Publisher, key
 from tests.releases import KEY, publish_into, write_folder
 
 FILES = {"a.bin": b"1" * 3_000_000, "b/c.txt": b""}
@@ -139,3 +141,18 @@ async def test_only_the_publishers_counts(new_store: Stores, tmp_path: Path) -> 
     assert await store.add_bundles(cid, [MODEL_SIG], {KEY.public}) == 0
     with pytest.raises(NotFound):
         await save_signature(cid, store, tmp_path / "saved", tmp_path)
+
+
+async def test_a_key_that_holds_is_preferred(new_store: Stores, tmp_path: Path) -> None:
+    """After a key was replaced the new key's model.sig is the one that is written out."""
+    store, publisher = await new_store(), Publisher(140)
+    release = await publish_into(store, write_folder(tmp_path / "in", FILES), by=publisher)
+    cid = release.manifest.cid
+    old = publisher.signer
+    publisher.rotate(targets=[key(250)])
+    await store.publishers.put(publisher.id, publisher.metadata)
+    for signer in (old, publisher.signer):
+        assert await sign_model(cid, signer, store, lambda event: None)
+        saved = await save_signature(cid, store, tmp_path / "saved", tmp_path)
+        signature = read_model_signature(saved.signature.read_bytes())
+        assert signature.key == signer.public

@@ -17,6 +17,7 @@ import trio
 from node.ancestry import ancestry
 from node.keyring import Keyring
 from node.messages import BundleExportParams, BundleImportParams, Event, Progress
+from node.model_sig import sign_model
 from node.parcels import writing
 from node.parcels.receiving import import_bundle
 from node.parcels.sending import export_bundle
@@ -32,6 +33,7 @@ from p2p.errors import (
     VerificationFailed,
 )
 from tests.node.conftest import Stores
+from tests.p2p.statements import said
 from tests.publishers import Publisher
 from tests.releases import MIB, Published, noise, publish_into, safetensors_bytes, write_folder
 
@@ -167,6 +169,22 @@ async def test_a_release_arrives_with_its_whole_lineage(world: World, machine: M
     assert (await other.store.verify()).bad == []
     last = [one for one in other.events if isinstance(one, Progress)][-1]
     assert last.done == last.total
+
+
+async def test_what_others_say_comes_along(world: World, machine: Machines) -> None:
+    """Endorsements and the model.sig are in the file; what does not verify is left out of it."""
+    store, reader = world.sender.store, await machine()
+    word = said(about=world.cid)
+    assert await store.add_bundles(world.cid, [word], {BOB.signer.public}) == 1
+    assert await sign_model(world.cid, BOB.signer, store, world.sender.events.append)
+    await world.sender.put(world.cid, world.file)
+    await reader.take(world.file)
+    sent, taken = await store.statement(world.cid), await reader.store.statement(world.cid)
+    assert sent is not None
+    assert taken is not None
+    assert set(sent.bundles) == set(taken.bundles)
+    assert len(taken.bundles) == 3
+    assert word in taken.bundles
 
 
 async def test_the_same_release_gives_the_same_file(world: World, machine: Machines) -> None:

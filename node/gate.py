@@ -144,6 +144,10 @@ class Gate:
         self._changed.set()
         self._changed = trio.Event()
 
+    def next_change(self) -> trio.Event:
+        """Return what is set when everything is to be judged anew; take it before you judge."""
+        return self._changed
+
     async def wait_changed(self) -> None:
         """Wait until everything is to be judged anew."""
         await self._changed.wait()

@@ -56,6 +56,7 @@ async def keep_announced(store: Store, gate: Gate, network: "Network") -> None:
     Anew whenever the policy has changed, and now and then, since verdicts age.
     """
     while True:
+        change = gate.next_change()  # before the look, so that none is missed meanwhile
         for release in await store.releases():
             try:
                 keys = await _keys(store, release)
@@ -64,7 +65,7 @@ async def keep_announced(store: Store, gate: Gate, network: "Network") -> None:
             except AllodError as exc:  # one damaged record must not silence the others
                 log.warning("%s is not announced: %s", release.manifest_cid, exc)
         with trio.move_on_after(ANNOUNCE_AGAIN):
-            await gate.wait_changed()
+            await change.wait()
 
 
 async def _keys(store: Store, release: Release) -> list[CID]:

@@ -1,17 +1,21 @@
 """What a publisher takes back is signed, stays, and is said with its reason and its limits."""
 
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
+import trio
 
 from node.keyring import Keyring
 from node.messages import Note, WithdrawParams
 from node.publisher import Waiting, read_proposal, write_proposal
+from node.upkeep import keep_announced
 from node.withdrawal import NO_RECALL, show_consent, withdraw
 from p2p.cid import CID
 from p2p.errors import NotFound, UsageError
 from p2p.keys import SecretKey
+from tests.fakes import gate_for
 from tests.node.conftest import Stores
 from tests.node.test_publish import Machine
 from tests.releases import write_folder
@@ -113,6 +117,58 @@ async def test_one_version_or_all(machine: Machine, tmp_path: Path) -> None:
     assert [one["version"] for one in result["releases"]] == ["3"]
     taken = await machine.store.publishers.seen(releases[0]["publisher"])
     assert {str(cid) for cid in taken} == {one["manifest"] for one in releases}
+
+
+class Wire:
+    """A network that keeps what it is told to announce, and no longer to."""
+
+    def __init__(self, wanted: set[CID]) -> None:
+        self.wanted, self.rounds = wanted, 0
+        self.announced, self.again, self.withdrawn = trio.Event(), trio.Event(), trio.Event()
+        self.meanwhile: Callable[[], None] = lambda: None
+
+    def announce(self, cids: Sequence[CID]) -> None:
+        assert self.wanted <= set(cids)
+        self.rounds += 1
+        if self.rounds == 1:
+            self.announced.set()
+            self.meanwhile()
+        else:
+            self.again.set()
+
+    def withdraw(self, cids: Sequence[CID]) -> None:
+        if self.wanted <= set(cids):
+            self.withdrawn.set()
+
+
+async def test_it_is_announced_no_more(machine: Machine, tmp_path: Path) -> None:
+    """The publisher's own running node takes its announcements back."""
+    [first] = await publish(machine, tmp_path, "1")
+    gate = gate_for(machine.store, machine.keyring, tmp_path / "trust")
+    machine.store.publishers.changed.append(lambda publisher: gate.changed())
+    manifest = await machine.manifest(first)
+    wire: Any = Wire({manifest.cid, manifest.root, manifest.files[0].cid})
+    with trio.fail_after(20):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(keep_announced, machine.store, gate, wire)
+            await wire.announced.wait()
+            assert not wire.withdrawn.is_set()
+            await take_back(machine, "alice/voices")
+            await wire.withdrawn.wait()
+            nursery.cancel_scope.cancel()
+
+
+async def test_no_change_is_missed_while_announcing(machine: Machine, tmp_path: Path) -> None:
+    """What changes while the releases are gone through is looked at again at once."""
+    [first] = await publish(machine, tmp_path, "1")
+    gate = gate_for(machine.store, machine.keyring, tmp_path / "trust")
+    wire: Any = Wire({CID.parse(first["manifest"])})
+    wire.meanwhile = gate.changed
+    with trio.fail_after(20):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(keep_announced, machine.store, gate, wire)
+            await wire.again.wait()
+            nursery.cancel_scope.cancel()
 
 
 @pytest.mark.parametrize("kind", ["name", "id", "cid"])

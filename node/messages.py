@@ -329,6 +329,23 @@ class GcParams:
 
 
 @dataclass(frozen=True, slots=True)
+class ProvenanceParams:
+    """What ``provenance`` is told."""
+
+    ref: str
+    save: str = ""  # absolute folder for the files that other tools verify
+
+
+@dataclass(frozen=True, slots=True)
+class SearchParams:
+    """What ``search`` is told."""
+
+    words: tuple[str, ...]
+    kind: str = ""  # "model", "dataset"; empty: both
+    all: bool = False  # earlier versions too, and what was taken back
+
+
+@dataclass(frozen=True, slots=True)
 class BundleExportParams:
     """What ``bundle export`` is told."""
 
@@ -345,6 +362,9 @@ class BundleImportParams:
     file: str  # absolute
     pin: bool = True
     dry_run: bool = False  # check the file, keep nothing
+    lean: bool = False  # of the ancestors keep the statements alone
+    yes: bool = False  # answers trust on first use with yes
+    ask: bool = False  # somebody can be asked about a publisher who is new here
 
 
 @dataclass(frozen=True, slots=True)

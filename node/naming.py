@@ -151,7 +151,7 @@ def _find(names: Names, reference: Reference) -> Named:
             else "Check the name; `allod fetch` takes a share link or a manifest CID too.",
         )
     if named.status is not None:
-        raise _taken_back(named.path, named.status)
+        raise taken_back(named.path, named.status)
     return named
 
 
@@ -159,7 +159,7 @@ def _release(reference: Reference) -> str:
     return f"{reference.name}@{reference.version}" if reference.version else str(reference.name)
 
 
-def _taken_back(what: str, status: Status) -> Refused:
+def taken_back(what: str, status: Status) -> Refused:
     """Return the error for a release that its publisher took back."""
     did = "withdrew its consent to" if status.state == "withdrawn" else "revoked"
     return Refused(

@@ -9,7 +9,7 @@ the configuration, the keys and the store.
 """
 
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, TypeVar
 
@@ -31,9 +31,11 @@ from node.messages import (
     KeySignParams,
     LimitsParams,
     NoParams,
+    ProvenanceParams,
     PublishParams,
     RefParams,
     Report,
+    SearchParams,
     TrustAddParams,
     TrustDenyParams,
     TrustRmParams,
@@ -382,6 +384,37 @@ async def status(node: Node, params: NoParams, report: Report) -> Json:
     } | await usage(node.store)
 
 
+# -- looking at releases
+
+
+async def provenance(node: Node, params: ProvenanceParams, report: Report) -> Json:
+    """Say where a release comes from, and whether this node's policy lets it in."""
+    from node.verdicts import judged_provenance
+
+    return await judged_provenance(params, node)
+
+
+async def why(node: Node, params: RefParams, report: Report) -> Json:
+    """Say by which rule, and on what evidence, a release is let in or refused."""
+    from node.verdicts import judged_provenance
+
+    return await judged_provenance(ProvenanceParams(params.ref), node)
+
+
+async def impact(node: Node, params: RefParams, report: Report) -> Json:
+    """List what descends from a release, as far as this machine knows."""
+    from node.impact import impact
+
+    return await impact(params, node)
+
+
+async def search(node: Node, params: SearchParams, report: Report) -> Json:
+    """Find releases by words among the publishers that this machine knows."""
+    from node.search import search
+
+    return await search(params, node)
+
+
 # -- one file for a release and its lineage
 
 
@@ -389,7 +422,8 @@ async def bundle_export(node: Node, params: BundleExportParams, report: Report) 
     """Write a release and its whole lineage into one file."""
     from node.parcels.sending import export_bundle
 
-    return await export_bundle(params, node.store, node.keyring, report)
+    named = replace(params, ref=_spelled(node, params.ref))
+    return await export_bundle(named, node.store, node.keyring, report)
 
 
 async def bundle_import(node: Node, params: BundleImportParams, report: Report) -> Json:
@@ -464,6 +498,10 @@ _TABLE: tuple[Operation[Any], ...] = (
     Operation("unpin", RefParams, unpin, "store"),
     Operation("gc", GcParams, gc, "store"),
     Operation("verify", VerifyParams, verify, "store"),
+    Operation("provenance", ProvenanceParams, provenance, "store"),
+    Operation("why", RefParams, why, "store"),
+    Operation("impact", RefParams, impact, "store"),
+    Operation("search", SearchParams, search, "store"),
     Operation("bundle.export", BundleExportParams, bundle_export, "store"),
     Operation("bundle.import", BundleImportParams, bundle_import, "store"),
     Operation("endorse", EndorseParams, endorse, "store"),

@@ -1,5 +1,6 @@
 """Commands that carry a release, with everything that proves it, where there is no network."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import click
@@ -7,6 +8,7 @@ import click
 from node.cli.run import Run, verb
 from node.cli.text import count_text, size_text
 from node.messages import BundleExportParams, BundleImportParams
+from p2p.errors import Untrusted
 
 
 @click.group(epilog="\b\nExample:\n  allod bundle export alice/tiny-llm tiny.car")
@@ -37,15 +39,22 @@ def export(run: Run, ref: str, file: Path, lean: bool, partial: bool) -> int:
 @verb(example="allod bundle import /media/disk/tiny.car", group=bundle)
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option("--pin/--no-pin", default=True, help="Whether gc leaves it alone (it does).")
+@click.option("--lean", is_flag=True, help="Of its ancestors keep the statements alone.")
 @click.option("--dry-run", is_flag=True, help="Check the whole file, keep nothing.")
-def import_(run: Run, file: Path, pin: bool, dry_run: bool) -> int:
+@click.option("-y", "--yes", is_flag=True, help="Trust a publisher who is new here.")
+def import_(run: Run, file: Path, pin: bool, lean: bool, dry_run: bool, yes: bool) -> int:
     """Take in a file that `bundle export` wrote, with no network at all.
 
     Every byte is verified; one wrong bit, and the file is refused by the name of what it is in.
     The last line printed is the folder that the files lie in.
     """
-    params = BundleImportParams(str(file.absolute()), pin, dry_run)
-    found = run.call("bundle.import", params)
+    params = BundleImportParams(str(file.absolute()), pin, dry_run, lean, yes, run.can_ask())
+    try:
+        found = run.call("bundle.import", params)
+    except Untrusted as exc:
+        if not params.ask or not run.ask(exc.message.partition(": ")[2], "Trust this publisher?"):
+            raise
+        found = run.call("bundle.import", replace(params, yes=True))
     lines = []
     if not run.quiet:
         did = "is whole:" if dry_run else "is in this store:"

@@ -11,18 +11,24 @@ from node.cli import VERSION
 # Where each command lives, in the order of the help.
 BRANCHES = {
     "start": ("demo", "up", "status", "peers", "limits"),
-    "share": ("publish", "fetch", "ls", "rm", "pin", "unpin", "gc", "verify"),
-    "trust": ("endorse", "key", "consent", "revoke", "trust", "bundle"),
+    "share": ("publish", "fetch", "search", "ls", "rm", "pin", "unpin", "gc", "verify"),
+    "trust": (
+        "key", "trust", "provenance", "why", "impact", "endorse", "revoke", "consent", "bundle",
+    ),
     "other": ("env", "config", "completion"),
-}
+}  # fmt: skip
 ALIASES = {"pull": "fetch"}
 # The modules of those commands that do not live in their branch's.
 _ELSEWHERE = {
-    "consent": "consent",
-    "revoke": "consent",
-    "bundle": "bundle",
-    "endorse": "endorse",
+    "search": "views",
     "trust": "policy",
+    "provenance": "views",
+    "why": "views",
+    "impact": "views",
+    "endorse": "endorse",
+    "revoke": "consent",
+    "consent": "consent",
+    "bundle": "bundle",
 }
 _HOME = {name: module for module, names in BRANCHES.items() for name in names} | _ELSEWHERE
 

@@ -11,7 +11,7 @@ It can be as large as strangers like, so it is followed within bounds, and says 
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import trio
 
@@ -28,6 +28,10 @@ MAX_NODES: Final = 10_000
 """Releases in a lineage: a merge of merges has dozens."""
 MAX_BYTES: Final = 128 << 20
 """Bytes of all manifests of a lineage that are read: most have some thousand each."""
+
+
+Known: TypeAlias = Mapping[CID, tuple[Manifest, Sequence[bytes]]]
+"""Checked manifests with their bundles, by their CIDs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,29 +92,27 @@ class Ancestry:
         return iter(self.releases.values())
 
 
-async def ancestry(
-    store: "Store", cid: CID, given: Mapping[CID, tuple[Manifest, Sequence[bytes]]] | None = None
-) -> Ancestry:
+async def ancestry(store: "Store", cid: CID, known: Known | None = None) -> Ancestry:
     """Follow the lineage of a release through this store; a release that it lacks is ``missing``.
 
-    ``given``: checked manifests and their bundles that are not recorded, such as those of a release
-    about which it has to be decided whether it is taken.
+    ``known``: statements that are not recorded, such as those of a release about which it has to be
+    decided whether it is taken.
     Manifests are checked as on arrival; who signed them is for the caller to look into.
     """
-    given = given or {}
+    known = known or {}
     found: dict[CID, Ancestor] = {}
-    due, known, size, cut = [cid], {cid}, 0, False
+    due, met, size, cut = [cid], {cid}, 0, False
     for depth in range(MAX_DEPTH + 1):
         below: list[CID] = []
         for one in due:
             if len(found) >= MAX_NODES or size > MAX_BYTES:
                 return Ancestry(found, True)
-            ancestor = await _read(store, one, depth, given.get(one))
+            ancestor = await _read(store, one, depth, known.get(one))
             found[one] = ancestor
             size += len(ancestor.manifest.payload) if ancestor.manifest is not None else 0
             for parent in ancestor.parents:
-                if parent.manifest is not None and parent.manifest not in known:
-                    known.add(parent.manifest)
+                if parent.manifest is not None and parent.manifest not in met:
+                    met.add(parent.manifest)
                     below.append(parent.manifest)
         due = below
         if not due:

@@ -24,6 +24,7 @@ from typing import Final
 
 import trio
 
+from node.ancestry import Known
 from node.keyring import Keyring
 from node.rulebook import Rulebook, Stamp
 from node.store import Store, durable
@@ -170,14 +171,16 @@ class Gate:
         asked: Asked = Asked(),
         *,
         chosen: Sequence[FileEntry] | None = None,
+        known: Known | None = None,
     ) -> Verdict:
         """Say whether a release, or the ``chosen`` files of it, may be taken.
 
-        What its files turned out to be counts, as far as it is known. ``ConfigError``.
+        What its files turned out to be counts, as far as it is known; ``known``: its ancestors'
+        statements, where they came with it. ``ConfigError``.
         """
         policy = await self.policy()
         entries = manifest.files if chosen is None else chosen
-        evidence = await self._evidence(policy, manifest, bundles, asked, entries)
+        evidence = await self._evidence(policy, manifest, bundles, asked, entries, known)
         return await trio.to_thread.run_sync(judge, policy, evidence)
 
     async def admit(
@@ -187,9 +190,10 @@ class Gate:
         asked: Asked = Asked(),
         *,
         chosen: Sequence[FileEntry] | None = None,
+        known: Known | None = None,
     ) -> Verdict:
         """Do ``judge``; raise ``Refused`` for a no, ``Untrusted`` where a person may say yes."""
-        verdict = await self.judge(manifest, bundles, asked, chosen=chosen)
+        verdict = await self.judge(manifest, bundles, asked, chosen=chosen, known=known)
         if not verdict.admitted:
             kind = Untrusted if verdict.asks else Refused
             raise kind(f"Refused by {verdict.rule}: {verdict.reason}", next=verdict.next)
@@ -280,12 +284,14 @@ class Gate:
         bundles: Sequence[bytes],
         asked: Asked,
         entries: Sequence[FileEntry],
+        known: Known | None = None,
     ) -> Evidence:
         return await self._witness.evidence(
             self._witness.facts(manifest),
             manifest.payload,
             bundles,
             policy,
+            known,
             files=[File(entry.path, entry.cid) for entry in entries],
             paths=frozenset(entry.path for entry in manifest.files),
             stale=asked.stale,

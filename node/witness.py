@@ -20,7 +20,7 @@ from typing import Any, Final
 
 import trio
 
-from node.ancestry import ancestry
+from node.ancestry import Known, ancestry
 from node.keyring import Keyring
 from node.store import Store, durable
 from p2p.attest import Attestation, read_attestation
@@ -86,9 +86,13 @@ class Witness:
         payload: bytes,
         bundles: Sequence[bytes],
         policy: Policy,
+        known: Known | None = None,
         **more: Any,
     ) -> Evidence:
-        """Gather everything about a release; ``more`` are fields that only the caller knows."""
+        """Gather everything about a release; ``more`` are fields that only the caller knows.
+
+        ``known``: ancestors whose statements came with it and are not in the store yet.
+        """
         testimony = await self._testimony(facts.cid, payload, bundles)
         attestations = testimony.attestations
         asked = {party.publisher for party in policy.trusted()} | {facts.publisher}
@@ -99,7 +103,7 @@ class Witness:
                     asked |= {party.publisher for party in need.by} if need is not None else set()
         chain: tuple[Evidence, ...] = ()
         if _asks_for_lineage(policy):
-            chain = await self._chain(facts)
+            chain = await self._chain(facts, known)
         return Evidence(
             facts=facts,
             now=datetime.now(UTC),
@@ -148,7 +152,7 @@ class Witness:
             self._heard.popitem(last=False)
         return found
 
-    async def _chain(self, facts: Facts) -> tuple[Evidence, ...]:
+    async def _chain(self, facts: Facts, known: Known | None) -> tuple[Evidence, ...]:
         """Return the parents of a release that are known here, with their own ancestors."""
         made: dict[CID, Evidence] = {}
         now = datetime.now(UTC)
@@ -157,7 +161,7 @@ class Witness:
             if parent in made:
                 continue
             # The farthest first, so that each finds its own parents made.
-            for one in reversed(list(await ancestry(self._store, parent))):
+            for one in reversed(list(await ancestry(self._store, parent, known))):
                 if one.manifest is not None and one.cid not in made:
                     above = Facts.of(one.manifest)
                     status = await self.status(above.publisher, one.cid)

@@ -27,7 +27,7 @@ class Arrived:
 
     manifest: Manifest
     bundles: tuple[bytes, ...]
-    files: bool  # they are in the parcel too
+    files: bool  # they are in the parcel too, and to be kept
     folders: dict[CID, bytes] = field(default_factory=dict)
 
 
@@ -50,6 +50,7 @@ class Intake:
         self._total = total
         self._report = report
         self._keep = keep
+        self._wanted = True
         self._file: parcel.File | None = None
         self._partial: Partial | None = None
         self._closing = AsyncExitStack()
@@ -70,6 +71,7 @@ class Intake:
             case parcel.Release():
                 one = self._arrived[event.manifest.cid]
                 one.manifest, one.folders = event.manifest, dict(event.folders)
+                self._wanted = one.files
             case parcel.File():
                 await self._begin(event)
             case parcel.Leaves():
@@ -81,7 +83,8 @@ class Intake:
 
     async def _begin(self, file: parcel.File) -> None:
         self._file = file
-        self._here = not self._keep or await self._store.has(file.outline.root)
+        keep = self._keep and (self._wanted or not file.path)
+        self._here = not keep or await self._store.has(file.outline.root)
         if not self._here and len(file.outline) > 1:
             self._partial = await self._closing.enter_async_context(
                 self._store.open_partial(file.outline)

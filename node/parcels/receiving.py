@@ -1,14 +1,16 @@
 """``allod bundle import``: from one file to releases that are held and served. Reads top to bottom.
 
-1  the statements     all of them, checked and judged before the first file is kept
-2  room               for everything that is not here yet
-3  the files          leaf by leaf; each is hashed before it is written, also those that are here
-4  the end            the file must end where it must; only now anything is recorded
-5  the record         the names, the ancestors, and the release itself last
-6  the announcement   if this node is on the network
+1  the statements     all of them, and whose they are
+2  the policy         whether they are let in; before the first file is kept
+3  room               for everything that is not here yet
+4  the files          leaf by leaf; each is hashed before it is written, also those that are here
+5  the end            the file must end where it must, and what came must be what it seemed
+6  the record         the ancestors, and the release itself last
+7  the announcement   if this node is on the network
 
 No network is touched. A file in which one bit is wrong leaves no release behind; of its leaves
-the good ones stay for the next try, and `allod gc` frees them.
+the good ones stay for the next try, and `allod gc` frees them. What publishers say of themselves is
+kept as soon as it is verified: it is good, or not, whatever else is in the file.
 """
 
 from collections.abc import Iterator, Mapping
@@ -18,7 +20,9 @@ from typing import Any, Protocol
 
 import trio
 
+from node.gate import Asked, Gate
 from node.messages import BundleImportParams, Note, Report
+from node.naming import taken_back
 from node.parcels.intake import Arrived, Intake
 from node.store import Store, durable
 from node.upkeep import release_keys
@@ -27,7 +31,15 @@ from p2p.bundles import keep_bundles
 from p2p.cid import CID
 from p2p.errors import NotFound, QuotaExceeded, UsageError, VerificationFailed
 from p2p.manifest import Manifest, parse_manifest
-from p2p.naming import Metadata, authenticate, metadata_of, newer, signing_keys
+from p2p.naming import (
+    Metadata,
+    authenticate,
+    files_of,
+    metadata_of,
+    newer,
+    read_names,
+    signing_keys,
+)
 from p2p.references import share_link
 
 Json = dict[str, Any]
@@ -38,6 +50,8 @@ class ImportNode(Protocol):
 
     @property
     def store(self) -> Store: ...
+    @property
+    def gate(self) -> Gate: ...
     def spread(self, cids: list[CID]) -> list[str]:
         """Announce these if this node is on the network; its addresses, none if it is not."""
         ...
@@ -53,30 +67,58 @@ async def import_bundle(params: BundleImportParams, node: ImportNode, report: Re
         events = parcel.read_parcel(stream.readinto)
         statements = await _next(events)
         assert isinstance(statements, parcel.Statements)
-        metadata, arrived = await _judge(statements, store)
-        first = next(iter(arrived.values()))
+        metadata, arrived = await _listen(statements, store)
+        if params.lean:
+            for one in list(arrived.values())[1:]:
+                one.files = False
+        first = next(iter(arrived.values())).manifest
         report(
             Note(
-                f"{first.manifest.name} {first.manifest.version} by {first.manifest.publisher}: "
-                f"{len(arrived)} releases, all signatures checked"
+                f"{first.name} {first.version} by {first.publisher}: "
+                f"{len(arrived)} release{'s' if len(arrived) > 1 else ''}, all signatures checked"
             )
         )
+        if not params.dry_run:
+            for publisher, came in metadata.items():
+                await store.publishers.put(publisher, came)
+        _check_standing(first, metadata[first.publisher])
+        await _admit(params, arrived, node)
         total = sum(one.manifest.size for one in arrived.values() if one.files)
         if not params.dry_run:
             await _check_room(store, total)
-        intake = Intake(store, arrived, total, report, keep=not params.dry_run)
+        whole = sum(one.manifest.size for one in statements.releases if one.files)
+        intake = Intake(store, arrived, whole, report, keep=not params.dry_run)
         await stack.enter_async_context(intake)
         while (event := await _next(events)) is not None:
             await intake.take(event)
+            if isinstance(event, parcel.Release) and event.listing is not None:
+                await _admit(params, arrived, node)  # only now its files are known
         await intake.finish()
     if not params.dry_run:
-        for publisher, came in metadata.items():
-            await store.publishers.put(publisher, came)
-        await _record(store, arrived, params.pin)
+        entries = [file for one in arrived.values() if one.files for file in one.manifest.files]
+        if await node.gate.look_into(entries):
+            await _admit(params, arrived, node)
+        await _record(node, arrived, params.pin)
+        await node.gate.remember(first.publisher)
         for one in arrived.values():
             if one.files:
                 node.spread(release_keys(one.manifest))
-    return await _result(params, statements, arrived, intake, store)
+    return await _result(params, statements, arrived, intake, node)
+
+
+async def _admit(
+    params: BundleImportParams, arrived: Mapping[CID, Arrived], node: ImportNode
+) -> None:
+    """Step 2: Refused unless the policy lets in every release whose files are to be kept.
+
+    Whoever says yes to the publisher of the release need not say it for each of the ancestors'.
+    """
+    known = {cid: (one.manifest, one.bundles) for cid, one in arrived.items()}
+    asked = Asked(yes=params.yes, ask=params.ask)
+    for one in arrived.values():
+        if one.files:
+            await node.gate.admit(one.manifest, one.bundles, asked, known=known)
+        asked = Asked(yes=params.yes)
 
 
 def _open(path: Path) -> Any:
@@ -94,11 +136,12 @@ async def _next(events: Iterator[parcel.Opened]) -> parcel.Opened | None:
     return await durable.on_disk("read the bundle", lambda: next(events, None))
 
 
-async def _judge(
+async def _listen(
     statements: parcel.Statements, store: Store
 ) -> tuple[dict[str, Metadata], dict[CID, Arrived]]:
-    """Step 1: whose word this is, and whether this node takes it; what it knows better counts."""
+    """Step 1: whose word this is; what this node knows better than the bundle counts."""
     publishers = {one.manifest.publisher for one in statements.releases}
+    publishers |= statements.publishers.keys()
     held = {publisher: await store.publishers.get(publisher) for publisher in publishers}
 
     def work() -> tuple[dict[str, Metadata], dict[CID, Arrived]]:
@@ -127,7 +170,12 @@ def _bundles(one: parcel.Stated, metadata: Metadata) -> tuple[bytes, ...]:
 def _known(publisher: str, held: Metadata | None, files: Mapping[str, bytes] | None) -> Metadata:
     """What is known of a publisher after the bundle was read."""
     if files is not None:
-        return newer(publisher, held, metadata_of(files), now=None)
+        came = metadata_of(files)
+        if files_of(came) != files:
+            raise VerificationFailed(
+                f"The bundle brings files of {publisher}'s metadata that belong to no state of it."
+            )
+        return newer(publisher, held, came, now=None)
     if held is None:
         raise VerificationFailed(
             f"The bundle does not say whose keys are those of {publisher}, and nobody here knows.",
@@ -136,8 +184,15 @@ def _known(publisher: str, held: Metadata | None, files: Mapping[str, bytes] | N
     return held
 
 
+def _check_standing(manifest: Manifest, metadata: Metadata) -> None:
+    """Refused for a release that its publisher took back, whatever the policy says."""
+    named = read_names(manifest.publisher, metadata, now=None).of(manifest.cid)
+    if named is not None and named.status is not None:
+        raise taken_back(named.path, named.status)
+
+
 async def _check_room(store: Store, total: int) -> None:
-    """Step 2: say at once when it will not fit; what is here already may make it fit after all."""
+    """Step 3: say at once when it will not fit; what is here already may make it fit after all."""
     usage = await store.usage()
     if usage.quota is not None and total > usage.quota:
         raise QuotaExceeded(
@@ -146,8 +201,9 @@ async def _check_room(store: Store, total: int) -> None:
         )
 
 
-async def _record(store: Store, arrived: dict[CID, Arrived], pin: bool) -> None:
-    """Step 5: the release itself last, so that it is never here without its ancestors."""
+async def _record(node: ImportNode, arrived: dict[CID, Arrived], pin: bool) -> None:
+    """Step 6: the release itself last, so that it is never here without its ancestors."""
+    store = node.store
     for cid, one in reversed(arrived.items()):
         known = await store.release(cid)
         complete = one.files or (known is not None and known.complete)
@@ -161,7 +217,7 @@ async def _record(store: Store, arrived: dict[CID, Arrived], pin: bool) -> None:
             directory_blocks=one.folders,
         )
         if complete:
-            await store.view(one.manifest)
+            await store.view(await node.gate.let_in(one.manifest, one.bundles))
 
 
 async def _known_manifest(store: Store, manifest: Manifest) -> Manifest:
@@ -177,9 +233,13 @@ async def _result(
     statements: parcel.Statements,
     arrived: dict[CID, Arrived],
     intake: Intake,
-    store: Store,
+    node: ImportNode,
 ) -> Json:
-    first = next(iter(arrived.values())).manifest
+    release = next(iter(arrived.values()))
+    first = release.manifest
+    path = None
+    if not params.dry_run:
+        path = str(await node.store.view(await node.gate.let_in(first, release.bundles)))
     total = sum(one.manifest.size for one in arrived.values() if one.files)
     result: Json = {
         "ok": True,
@@ -187,7 +247,7 @@ async def _result(
         "bundle": str(statements.cid),
         "manifest": str(first.cid),
         "root": str(first.root),
-        "path": None if params.dry_run else str(await store.view(first)),
+        "path": path,
         "releases": [
             {
                 "manifest": str(cid),

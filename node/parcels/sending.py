@@ -23,6 +23,7 @@ from node.messages import BundleExportParams, Progress, Report
 from node.parcels.writing import open_writer
 from node.store import Store, durable
 from p2p import parcel
+from p2p.bundles import read_attestations
 from p2p.cid import CID
 from p2p.envelope import MAX_BUNDLES
 from p2p.errors import NotFound, UsageError
@@ -152,9 +153,18 @@ def _plan(
 
 
 async def _metadata(store: Store, chain: Ancestry) -> Mapping[str, Mapping[str, bytes]]:
-    """What the publishers of these releases say, by which their signatures are checked."""
+    """What the publishers of these releases say, by which their signatures are checked.
+
+    And what those say who speak for one of them, so that their word can be held against their keys.
+    """
+    publishers: dict[str, None] = {}
+    for one in chain:
+        if one.manifest is not None:
+            publishers[one.manifest.publisher] = None
+            said = await trio.to_thread.run_sync(read_attestations, one.bundles)
+            publishers |= dict.fromkeys(each.publisher for each in said)
     found = {}
-    for publisher in {_manifest(one).publisher for one in chain if one.manifest is not None}:
+    for publisher in publishers:
         metadata = await store.publishers.get(publisher)
         if metadata is not None:
             found[publisher] = dict(sorted(files_of(metadata).items()))

@@ -5,6 +5,7 @@ Real stores and real files; what is carried is a chain: a dataset, a base model,
 
 import errno
 import os
+import pickle
 import random
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
@@ -19,19 +20,25 @@ from node.keyring import Keyring
 from node.messages import BundleExportParams, BundleImportParams, Event, Progress
 from node.model_sig import sign_model
 from node.parcels import writing
-from node.parcels.receiving import import_bundle
+from node.parcels.receiving import _known, import_bundle
 from node.parcels.sending import export_bundle
 from node.store import Store
+from p2p.attest import write_attestation
 from p2p.chunking import Profile
 from p2p.cid import CID, Codec
+from p2p.envelope import sign_bundle
 from p2p.errors import (
     DiskFull,
     NotFound,
     QuotaExceeded,
+    Refused,
     StoreError,
+    Untrusted,
     UsageError,
     VerificationFailed,
 )
+from p2p.naming import Status, files_of
+from tests.fakes import gate_for
 from tests.node.conftest import Stores
 from tests.p2p.statements import said
 from tests.publishers import Publisher
@@ -61,8 +68,15 @@ class Machine:
     told: list[CID] = field(default_factory=list)
     events: list[Event] = field(default_factory=list)
 
-    def sign_later(self, cid: CID) -> bool:
-        return False
+    def __post_init__(self) -> None:
+        self.gate = gate_for(self.store, self.keyring, self.store.folder.with_suffix(".trust"))
+
+    def rule(self, text: str, denied: object = "") -> None:
+        """Write the owner's policy, and a deny list that it may name."""
+        file = self.gate.rulebook.file
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text)
+        (file.parent / "bad.deny").write_text(f"{denied} stolen\n" if denied else "")
 
     def spread(self, cids: list[CID]) -> list[str]:
         self.told += cids
@@ -398,6 +412,141 @@ async def test_room_is_looked_at_first(world: World, machine: Machines) -> None:
     assert (await other.store.usage()).files == 0
 
 
+POLICIES = [
+    ("deny = ['bad.deny']", "deny"),
+    ("[[rules]]\npublisher = '{bob}'\nrefuse = 'we left'", "rules"),
+    ("[[rules]]\nlicenses = {{allow = ['MIT']}}", "licenses"),
+]
+
+
+@pytest.mark.parametrize(("policy", "rule"), POLICIES)
+async def test_the_policy_decides_before_anything_is_kept(
+    world: World, machine: Machines, policy: str, rule: str
+) -> None:
+    """What the owner doesn't want in doesn't come in by disk either; the rule is named."""
+    await world.sender.put(world.cid, world.file)
+    other = await machine()
+    other.rule(policy.format(bob=BOB.id), world.cid)
+    with pytest.raises(Refused, match=f"Refused by .*{rule}"):
+        await other.take(world.file)
+    assert (await other.store.usage()).files == 0
+    assert await other.store.releases() == []
+
+
+async def test_an_ancestor_that_is_refused_can_stay_a_statement(
+    world: World, machine: Machines
+) -> None:
+    """The owner refuses the base's files: with lean the rest comes in, and the chain is checked."""
+    await world.sender.put(world.cid, world.file)
+    other = await machine()
+    other.rule("deny = ['bad.deny']", world.base.manifest.cid)
+    with pytest.raises(Refused):
+        await other.take(world.file)
+    got = await other.take(world.file, lean=True)
+    assert same(got["path"], TUNED)
+    assert [one.complete for one in await ancestry(other.store, world.cid)] == [True, False, False]
+    for entry in world.data.manifest.files:
+        assert not await other.store.has(entry.cid)
+
+
+async def test_what_a_file_is_counts_whatever_its_name(machine: Machines, tmp_path: Path) -> None:
+    """A pickle under a harmless name is found when it has come, and the release is refused."""
+    sender, other = await machine(), await machine()
+    files = {"model.safetensors": pickle.dumps({"w": 1}), "README.md": b"# X\n"}
+    release = await publish_into(sender.store, write_folder(tmp_path / "x", files))
+    await sender.put(release.manifest.cid, tmp_path / "x.car")
+    with pytest.raises(Refused, match="pickle"):
+        await other.take(tmp_path / "x.car")
+    assert await other.store.releases() == []
+
+
+async def test_a_rule_about_ancestors_sees_those_in_the_file(
+    world: World, machine: Machines
+) -> None:
+    """A lineage that must be known is known when the bundle brings it, and not when it doesn't."""
+    rule = "[[rules]]\nname = 'base'\nlineage = {unknown = 'refuse'}"
+    await world.sender.put(world.cid, world.file)
+    other = await machine()
+    other.rule(rule)
+    await other.take(world.file)
+    await world.sender.store.remove(world.data.manifest.cid)
+    gap = world.file.with_name("gap.car")
+    await world.sender.put(world.cid, gap, partial=True)
+    third = await machine()
+    third.rule(rule)
+    with pytest.raises(Refused, match="lineage"):
+        await third.take(gap)
+
+
+async def test_a_new_publisher_is_asked_about(world: World, machine: Machines) -> None:
+    """Where there is a person; a yes is remembered, and covers the ancestors."""
+    await world.sender.put(world.cid, world.file)
+    other = await machine()
+    with pytest.raises(Untrusted):
+        await other.take(world.file, ask=True)
+    await other.take(world.file, ask=True, yes=True)
+    assert BOB.id in await other.gate.seen()
+    await other.take(world.file, ask=True)
+    never = await machine()
+    never.rule("tofu = 'never'")
+    with pytest.raises(Refused):
+        await never.take(world.file)
+
+
+async def test_what_was_revoked_is_refused_by_the_bundle_itself(
+    world: World, machine: Machines
+) -> None:
+    """The publisher's own word in the file is heard before its files are taken."""
+    store, publisher = world.sender.store, Publisher(130)
+    publisher.metadata = await store.publishers.get(publisher.id) or publisher.metadata
+    status = Status("revoked", "wrong weights", "2026-11-22T00:00:00Z")
+    await store.publishers.put(publisher.id, publisher.mark(world.cid, status))
+    await world.sender.put(world.cid, world.file)
+    other = await machine()
+    for dry_run in (True, False):
+        with pytest.raises(Refused, match="wrong weights"):
+            await other.take(world.file, dry_run=dry_run)
+    assert await other.store.releases() == []
+
+
+async def test_what_others_say_is_carried_along(world: World, machine: Machines) -> None:
+    """An endorsement travels with the release, and so does what proves whose it is."""
+    dave = Publisher(140)
+    payload = write_attestation(
+        "endorsement",
+        manifest=world.cid,
+        release="tuned@1",
+        publisher=dave.id,
+        at="2026-11-22T00:00:00Z",
+        passed=True,
+    )
+    said = sign_bundle(payload, dave.signer)
+    store = world.sender.store
+    await store.add_bundles(world.cid, [said], [BOB.signer.public])
+    await store.publishers.put(dave.id, dave.metadata)
+    put = await world.sender.put(world.cid, world.file)
+    assert dave.id in put["publishers"]
+    other = await machine()
+    await other.take(world.file)
+    statement = await other.store.statement(world.cid)
+    assert statement is not None
+    assert said in statement.bundles
+    assert await other.store.publishers.get(dave.id) == dave.metadata
+
+
+async def test_metadata_is_whole_and_no_more(world: World, machine: Machines) -> None:
+    """Files of a publisher's metadata that belong to no state of it are refused."""
+    metadata = await world.sender.store.publishers.get(BOB.id)
+    assert metadata is not None
+    files = files_of(metadata)
+    assert _known(BOB.id, None, files) == metadata
+    assert _known(BOB.id, metadata, None) == metadata
+    with pytest.raises(VerificationFailed, match="no state"):
+        _known(BOB.id, None, {**files, "9.root.json": b"{}"})
+    with pytest.raises(VerificationFailed, match="whose keys"):
+        _known(BOB.id, None, None)
+
+
 async def test_what_is_no_file_is_said(machine: Machines, tmp_path: Path) -> None:
     """No such file, a folder, a file of something else."""
     one = await machine()
@@ -452,8 +601,8 @@ async def test_ancestry_is_met_once_and_nearest_first(world: World) -> None:
     assert [parent.uri for parent in chain.first.parents] == ["", "hf://datasets/org/chat"]
     machine = world.sender
     await machine.store.remove(world.cid)
-    given = {world.cid: (world.tuned.manifest, [world.tuned.bundle])}
-    chain = await ancestry(machine.store, world.cid, given)
+    known = {world.cid: (world.tuned.manifest, [world.tuned.bundle])}
+    chain = await ancestry(machine.store, world.cid, known)
     assert [one.complete for one in chain] == [False, True, True]
     gone = CID.of(b"{}", Codec.JSON)
     assert (await ancestry(world.sender.store, gone)).missing == [gone]

@@ -5,12 +5,14 @@
 3  the statement                       manifest and signatures; nothing large moves before
 4  which files, and their Outlines     let in by the policy; each checked against the manifest
 5  what is missing                     resuming, and reusing a base's leaves, are this line
-6  the transfer                        many sources at once, each leaf verified, then written
+6  the transfer                        many sources at once, each leaf verified, then written;
+                                       beside it the statements of the release's ancestors
 7  the record                          what the bytes are is judged; one transaction; the folder
 8  the announcement                    from now on this node is a source too
 """
 
 from collections.abc import Mapping, Sequence
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -22,6 +24,7 @@ from node.assembly import Assembly, Wanted
 from node.claims import Claims
 from node.crew import Crew, Network
 from node.export import export_files
+from node.forebears import gathering
 from node.gate import Asked, Gate
 from node.keyring import Keyring
 from node.messages import FetchParams, Note, Progress, Report
@@ -160,7 +163,11 @@ async def _fetch(
     new = await store.release(cid) is None
     if new:  # from now on others can take from here what has come
         await store.record(manifest, statement.bundles, pin=params.pin, complete=False)
-    missing = await _transfer(node, cid, wanted, crew, report)
+    async with AsyncExitStack() as stack:
+        if not params.offline:
+            asking = gathering(manifest, store, crew, report, pin=params.pin)
+            await stack.enter_async_context(asking)
+        missing = await _transfer(node, cid, wanted, crew, report)
     if await node.gate.look_into(chosen):
         try:
             await node.gate.admit(manifest, statement.bundles, asked, chosen=chosen)

@@ -39,11 +39,18 @@ class Statement:
 
 
 async def read_statement(
-    cid: CID, publisher: str | None, store: Store, crew: Crew, report: Report
+    cid: CID,
+    publisher: str | None,
+    store: Store,
+    crew: Crew,
+    report: Report,
+    *,
+    listed: bool = True,
 ) -> Statement:
     """Return the verified statement of a release, from the store or from the crew's sources.
 
-    Its publisher's metadata is in the store afterwards. VerificationFailed when it is malformed,
+    Its publisher's metadata is in the store afterwards; without ``listed`` a list of files that
+    is not part of the manifest is left where it is. VerificationFailed when it is malformed,
     not signed by its publisher, or by another publisher than was asked for; NotFound or NoSources
     when nobody has it.
     """
@@ -72,7 +79,7 @@ async def read_statement(
         if await hear_others(cid, manifest.publisher, store, crew):
             statement = await store.statement(cid)
             bundles = statement.bundles if statement is not None else bundles
-    if manifest.listing is not None and listing is None:
+    if listed and manifest.listing is not None and listing is None:
         listing = await _read_listing(cid, manifest.listing, store, crew, report)
         manifest = await trio.to_thread.run_sync(parse_manifest, payload, listing)
     return Statement(manifest, bundles, listing)

@@ -70,7 +70,9 @@ async def keep_announced(store: Store, gate: Gate, network: "Network") -> None:
 
 async def _keys(store: Store, release: Release) -> list[CID]:
     if not release.complete:
-        return [release.manifest_cid]
+        named = {one.cid for one in await store.release_files(release.manifest_cid)}
+        # An ancestor of which the statement alone is here: who wants its files is not told of it.
+        return [release.manifest_cid] if await store.has_many(named) else []
     known = await store.manifest(release.manifest_cid)
     if known is None:
         return []

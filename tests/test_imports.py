@@ -100,6 +100,7 @@ NODE = [
     "upkeep",
     "following",
     "publish",
+    "forebears",
     "fetch",
     "communities",
     "trusting",

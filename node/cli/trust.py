@@ -121,7 +121,8 @@ def sign(run: Run, file: Path, keys: tuple[str, ...], secrets: tuple[Path, ...],
     found = run.call("key.sign", params, here_only=True)
     missing = found["missing"]
     run.note(f"It needs {missing} more." if missing else "It has enough: `allod key apply`.")
-    return run.show(found, found["changes"])
+    who = found["publisher"] or "a publisher that is not founded yet"
+    return run.show(found, [f"for {who}", *found["changes"]])
 
 
 @verb(example="allod key apply tiny@1.proposal.json", group=key)

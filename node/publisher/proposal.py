@@ -4,6 +4,7 @@ A proposal is one file that goes from hand to hand: each signer adds a signature
 that proposed puts it into force once there are enough. It holds no secret, and nothing in it needs
 to be believed: it carries what the publisher says now, which is verified from the publisher's id,
 and a signer is shown the difference, which is worked out from the very bytes that are to be signed.
+Those must be what is written here to make just that difference, so nothing else rides along.
 
 What is signed: the next root, by enough keys of the present one and of its own; the next list of
 releases, by enough keys that may sign it from then on; and manifests, each in a bundle.
@@ -21,14 +22,16 @@ from p2p.envelope import MAX_BUNDLES, sign_bundle, signers
 from p2p.errors import UsageError, VerificationFailed
 from p2p.fields import Fields
 from p2p.keys import PublicKey, SecretKey
-from p2p.manifest import MAX_MANIFEST, title_of
+from p2p.manifest import MAX_MANIFEST, parse_manifest, title_of
 from p2p.naming import (
     MAX_ALL_ROOTS,
     MAX_TARGETS,
     Metadata,
+    Named,
     draft,
     files_of,
     metadata_of,
+    name_release,
     publisher_of_root,
     read_names,
 )
@@ -135,6 +138,50 @@ class Proposal:
             _, name, version_ = title_of(payload)
             yield f"the manifest of {name}@{version_} itself is signed too"
 
+    def check(self) -> None:
+        """Refuse files that differ from those now in more than signers are shown.
+
+        New releases are those whose manifests are there, and a release that is no longer good stays
+        so. ``VerificationFailed``.
+        """
+        known = self.metadata
+        if self.targets is None and (known is None or self.statements):
+            raise VerificationFailed("The proposal has manifests or a first root, and no list.")
+        files = []
+        if self.root is not None:
+            at, before = draft.written_at(self.root), None if known is None else known.roots[-1]
+            files.append((self.root, draft.next_root(self.roles, at, before)))
+        if self.targets is not None:
+            at, before = draft.written_at(self.targets), None if known is None else known.targets
+            files.append((self.targets, draft.next_targets(self._entries(), at, before)))
+        if any(draft.unsigned(file) != written for file, written in files):
+            raise VerificationFailed(
+                "The proposal changes more than can be shown to those who sign it.",
+                next="Do not sign it; have the change proposed anew.",
+            )
+
+    def _entries(self) -> Iterator[Named]:
+        """Yield the entries that the next list of releases may add or change."""
+        assert self.targets is not None
+        known = {}
+        if self.metadata is not None:
+            known = {one.path: one for one in draft.entries_of(self.metadata.targets)}
+        for one in draft.entries_of(self.targets):
+            old = known.get(one.path)
+            if old is not None and old.status is None and one.status is not None:
+                yield replace(old, status=one.status)
+        added = draft.time_text(draft.written_at(self.targets))
+        first = 1 + max((one.sequence for one in known.values()), default=0)
+        for sequence, (payload, _) in enumerate(self.statements, first):
+            manifest = parse_manifest(payload)
+            entry = name_release(manifest, sequence, added)
+            if manifest.publisher != self.publisher or entry.path in known:
+                raise VerificationFailed(
+                    f"The proposal has a manifest {entry.path} of {manifest.publisher}, which is "
+                    "not a new one by its publisher."
+                )
+            yield entry
+
     def _release_lines(self, targets: bytes) -> Iterator[str]:
         known = {}
         if self.metadata is not None:
@@ -144,17 +191,8 @@ class Proposal:
             old = known.get(path)
             if old is None:
                 yield f"+ {path} ({one.manifest})"
-            elif old.manifest != one.manifest:
-                yield f"! {path} becomes {one.manifest} in place of {old.manifest}"
-            elif old.status != one.status:
-                status = one.status
-                yield f"! {path} " + (
-                    "is good again" if status is None else f"is {status.state}: {status.reason}"
-                )
-            elif old != one:
-                yield f"! {path} is described in other words"
-        for path in known.keys() - now.keys():
-            yield f"- {path} is no longer listed"
+            elif old.status is None and one.status is not None:
+                yield f"! {path} is {one.status.state}: {one.status.reason}"
 
     def _signers(self, payload: bytes, bundles: tuple[bytes, ...]) -> set[PublicKey]:
         return set(signers(payload, bundles)[0]) & set(self.roles.targets.keys)
@@ -218,9 +256,10 @@ def read_proposal(data: bytes) -> Proposal:
     if proposal.root is None and (proposal.metadata is None or proposal.targets is None):
         raise VerificationFailed("The proposal changes nothing, or nobody's metadata.")
     try:
+        proposal.check()
         proposal.missing()
         list(proposal.differences())
-    except (AttributeError, KeyError, TypeError, ValueError, UsageError) as exc:
+    except (AttributeError, ArithmeticError, LookupError, TypeError, ValueError, UsageError) as exc:
         raise VerificationFailed(f"The proposal is damaged: {exc!s:.200}") from exc
     return proposal
 

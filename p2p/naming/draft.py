@@ -199,6 +199,16 @@ def key_id(key: PublicKey) -> str:
     return hashlib.sha256(canonical.encode(_key(key))).hexdigest()
 
 
+def written_at(file: bytes) -> datetime:
+    """Return when a file was written, so that it expires when it does."""
+    return expires_of(file) - LIFE[_read(file)["signed"]["_type"]]
+
+
+def unsigned(file: bytes) -> bytes:
+    """Return a file as it was before anybody had signed it."""
+    return _unsigned(_read(file)["signed"])
+
+
 def time_text(now: datetime) -> str:
     """Write a UTC time as it stands in metadata."""
     return now.strftime(_TIME)

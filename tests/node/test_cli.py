@@ -509,7 +509,8 @@ def test_an_offline_root(allod: Said, home: Path, tmp_path: Path) -> None:
     assert code == 0
     assert "snapshot and timestamp are signed by did:key:" in out
     assert "allod key apply" in err
-    assert allod("key", "sign", file, "--show")[0] == 0
+    code, out, _ = allod("key", "sign", file, "--show")
+    assert (code, out.splitlines()[0]) == (0, f"for {found['publisher']}")
     code, out, _ = allod("key", "apply", file, "--json")
     assert (code, json.loads(out)["publisher"]) == (0, publisher)
     shown = json.loads(allod("key", "show", "alice", "--json")[1])

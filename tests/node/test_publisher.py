@@ -30,7 +30,15 @@ from p2p import canonical
 from p2p.envelope import sign_bundle
 from p2p.errors import NotFound, StoreError, UsageError, VerificationFailed
 from p2p.keys import SecretKey
-from p2p.naming import Metadata, Status, authenticate, draft, newer, read_names
+from p2p.naming import (
+    Metadata,
+    Status,
+    authenticate,
+    draft,
+    name_release,
+    newer,
+    read_names,
+)
 from tests.faults.power import DECISIVE, STATES, Recorder, cuts
 from tests.publishers import DAY, NOW, key, manifest
 
@@ -381,6 +389,99 @@ def test_damaged_proposals(tmp_path: Path, change: dict[str, Any]) -> None:
     for data in (canonical.encode(value), waiting.path.read_bytes()[:-1], b""):
         with pytest.raises(VerificationFailed):
             read_proposal(data)
+
+
+def _hidden_online(known: Metadata) -> dict[str, bytes]:
+    """A root that gives the snapshot to somebody whom the roles do not show."""
+    signed = _stated(draft.next_root(draft.roles_of(known.roots[-1]), NOW, known.roots[-1]))
+    thief = key(66).public
+    signed["keys"][draft.key_id(thief)] = {
+        "keytype": "ed25519",
+        "scheme": "ed25519",
+        "keyval": {"public": thief.raw.hex()},
+    }
+    signed["roles"]["snapshot"]["keyids"] = [draft.key_id(thief)]
+    return {"root": _unsigned(signed)}
+
+
+def _older_as_newest(known: Metadata) -> dict[str, bytes]:
+    """A list in which an old release has become the newest one."""
+    signed = _stated(draft.next_targets([], NOW, known.targets))
+    signed["targets"]["tiny@1"]["custom"]["allod"]["sequence"] = 1000
+    return {"targets": _unsigned(signed)}
+
+
+def _good_again(known: Metadata) -> dict[str, bytes]:
+    """A list in which a release that was taken back no longer is."""
+    signed = _stated(draft.next_targets([], NOW, known.targets))
+    del signed["targets"]["tiny@2"]["custom"]["allod"]["status"]
+    return {"targets": _unsigned(signed)}
+
+
+def _unlisted(known: Metadata) -> dict[str, bytes]:
+    """A list with a target that is no release here, and one that lacks a release."""
+    signed = _stated(draft.next_targets([], NOW, known.targets))
+    signed["targets"]["else"] = signed["targets"].pop("tiny@1") | {"custom": {}}
+    return {"targets": _unsigned(signed)}
+
+
+def _delegated(known: Metadata) -> dict[str, bytes]:
+    """A list that hands releases to somebody else."""
+    signed = _stated(draft.next_targets([], NOW, known.targets))
+    signed["delegations"] = {"keys": {}, "roles": []}
+    return {"targets": _unsigned(signed)}
+
+
+def _stated(file: bytes) -> dict[str, Any]:
+    return json.loads(file)["signed"]  # type: ignore[no-any-return]
+
+
+def _unsigned(signed: dict[str, Any]) -> bytes:
+    return canonical.encode({"signatures": [], "signed": signed})
+
+
+@pytest.mark.parametrize(
+    "hide", [_hidden_online, _older_as_newest, _good_again, _unlisted, _delegated]
+)
+def test_nothing_rides_along(tmp_path: Path, hide: Callable[[Metadata], dict[str, bytes]]) -> None:
+    """What a proposal changes beyond what its signers are shown is never signed."""
+    alice = make(tmp_path)
+    for version in ("1", "2"):
+        alice.add(manifest(alice.id, version).payload, now=NOW)
+    known = done(alice.mark(manifest(alice.id, "2").cid, REVOKED, now=NOW))
+    files = hide(known)
+    data = write_proposal(Proposal("alice", known, files.get("root"), files.get("targets")))
+    with pytest.raises(VerificationFailed, match="more than can be shown"):
+        read_proposal(data)
+
+
+def test_another_manifest_is_not_signed_along(tmp_path: Path) -> None:
+    """A signer is never led to sign a manifest other than the one that is listed."""
+    alice, bob = make(tmp_path), make(tmp_path, "bob")
+    known, good = alice.metadata(), manifest(alice.id)
+    entry = name_release(good, 1, draft.time_text(NOW))
+    targets = draft.next_targets([entry], NOW, known.targets)
+    renewed = draft.next_targets([], NOW, known.targets)
+    root = draft.next_root(alice.roles(), NOW, known.roots[-1])
+    good_proposal = Proposal("alice", known, None, targets, ((good.payload, ()),))
+    assert read_proposal(write_proposal(good_proposal)) == good_proposal
+    for other in (manifest(bob.id), manifest(alice.id, description="another")):
+        for first, second in ((None, targets), (None, renewed), (root, None)):
+            proposal = Proposal("alice", known, first, second, ((other.payload, ()),))
+            with pytest.raises(VerificationFailed):
+                read_proposal(write_proposal(proposal))
+
+
+def test_a_first_root_comes_with_a_list(tmp_path: Path) -> None:
+    """A proposal to found a publisher is refused in words where parts of it are missing."""
+    acme = make(tmp_path, "acme", members=[key(1).public], threshold=2)
+    value = json.loads(acme.waiting()[0].read_text())
+    signed = _stated(value["root"])
+    signed["roles"]["timestamp"]["keyids"] = []
+    for change in ({"targets": None}, {"root": _unsigned(signed).decode()}):
+        said = {name: one for name, one in (value | change).items() if one is not None}
+        with pytest.raises(VerificationFailed):
+            read_proposal(canonical.encode(said))
 
 
 def test_a_changed_proposal(tmp_path: Path) -> None:

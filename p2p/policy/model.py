@@ -40,6 +40,11 @@ class Party:
     publisher: str | None = None
     key: PublicKey | None = None
 
+    @property
+    def voice(self) -> object:
+        """Who it is, whatever he is called here: one publisher under two names is one."""
+        return self.publisher or self.key
+
 
 @dataclass(frozen=True, slots=True)
 class Need:

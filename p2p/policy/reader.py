@@ -214,9 +214,10 @@ class _Reader:
             table.get("by", self._parties, ()),
             table.get("max_age", _age, None),
         )
-        if need.by and need.count > len(need.by):
+        different = {one.voice for one in need.by}
+        if need.by and need.count > len(different):
             raise ConfigError(
-                f"{table.where} asks for {need.count} of {len(need.by)}, which can never be.",
+                f"{table.where} asks for {need.count} of {len(different)}, which can never be.",
                 next=f"Name more in {table.where}.by, or lower {table.where}.count.",
             )
         return need
@@ -231,7 +232,7 @@ class _Reader:
         return files
 
     def _parties(self, value: Any) -> tuple[Party, ...]:
-        return tuple(map(self._party, _texts(value)))
+        return tuple(map(self._party, _some(_texts(value))))
 
     def _publisher_list(self, value: Any) -> tuple[Party, ...]:
         found = tuple(map(self._party, _texts_or_one(value)))
@@ -270,7 +271,14 @@ def _texts(value: Any) -> tuple[str, ...]:
 
 
 def _texts_or_one(value: Any) -> tuple[str, ...]:
-    return (_text(value),) if isinstance(value, str) else _texts(value)
+    return (_text(value),) if isinstance(value, str) else _some(_texts(value))
+
+
+def _some(texts: tuple[str, ...]) -> tuple[str, ...]:
+    """Refuse an empty list where none would mean all: nobody could tell what was meant."""
+    if not texts:
+        raise ValueError
+    return texts
 
 
 def _kinds(value: Any) -> tuple[str, ...]:

@@ -3,6 +3,7 @@
 An expression leaves choices (OR); it is let in if there is one in which every licence is allowed
 and none is denied. A rule names licences by SPDX id, by pattern (``CC-BY-NC-*``), or by family
 (``non-commercial``).
+What cannot be read may name what is denied, so no rule lets it in.
 
 Pure.
 """
@@ -18,8 +19,9 @@ def check_license(expression: str, wanted: Licenses) -> str:
     """Return what is wrong with an expression by this rule; empty if nothing is."""
     weighed = choices(expression) if expression else None
     if weighed is None:
-        said = f"the licence {expression!r}" if expression else "no licence"
-        return f"it states {said}, which no rule can let in" if wanted.allow is not None else ""
+        if not expression:
+            return "it states no licence" if wanted.allow is not None else ""
+        return f"it states the licence {expression!r}, which cannot be weighed"
     problems = [_problem(choice, wanted) for choice in weighed]
     return "" if "" in problems else problems[0]
 

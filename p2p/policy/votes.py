@@ -1,8 +1,8 @@
 """Counting how many different ones have spoken, so that nobody is counted twice.
 
 A threshold asks for several who know nothing of each other. So one key under two names is one, and
-one publisher with three keys is one: what is counted is the largest number of pairs of a name and
-a key in which no name and no key comes twice. Keys are compared by their bytes.
+one publisher with three keys is one, also under three names: what is counted is the largest number
+of pairs of a party and a key in which neither comes twice. Keys are compared by their bytes.
 
 Pure.
 """
@@ -22,6 +22,7 @@ def count_votes(
 
     ``keys``: by publisher id, the keys that are known to be its.
     """
+    parties = list({party.voice: party for party in reversed(parties)}.values())[::-1]
     voices = dict.fromkeys(key.raw for key in spoke)
     may = {
         one: [raw for raw in voices if raw in _of(party, keys)] for one, party in enumerate(parties)

@@ -116,6 +116,8 @@ def test_names() -> None:
         ("MIT OR LicenseRef-mine", "permissive", "attribution"),
         ("", "unknown", "ask"),
         ("((", "unknown", "ask"),
+        ("()", "unknown", "ask"),
+        ("( OR MIT", "unknown", "ask"),
     ],
 )  # fmt: skip
 def test_what_licences_ask(text: str, families: str, obligations: str) -> None:

@@ -145,6 +145,13 @@ CASES: list[tuple[str, dict[str, Any], str]] = [
     (NAMES + "[[rules]]\nlicenses.deny = ['MIT']", {"facts": facts(license="")}, ""),
     (NAMES + "[[rules]]\nlicenses.allow = ['MIT']", {"facts": facts(license="((")},
      "rules[0].licenses"),
+    (NAMES + "[[rules]]\nlicenses.deny = ['CC-BY-NC-*']",
+     {"facts": facts(license="CC-BY-NC-4.0 AND")}, "rules[0].licenses"),
+    (NAMES + "[[rules]]\nlicenses.deny = ['CC-BY-NC-*']",
+     {"facts": facts(license="CC-BY-NC-4.0" + " AND (A OR B OR C OR D)" * 4)},
+     "rules[0].licenses"),
+    (NAMES + "[[rules]]\nlicenses.deny = ['MIT']", {"facts": facts(license="( OR MIT")},
+     "rules[0].licenses"),
     # which releases a rule is about
     (NAMES + "[[rules]]\nname = 'big-*'\nrefuse = 'no'", {}, ""),
     (NAMES + "[[rules]]\nname = ['big-*', 'tin?']\nrefuse = 'no'", {}, "rules[0].refuse"),
@@ -197,6 +204,8 @@ CASES: list[tuple[str, dict[str, Any], str]] = [
      {"attestations": [Said(key(2))]}, "rules[0].require.endorsements"),
     (NAMES + f"[[rules]]\nrequire.endorsements = {{ count = 2, by = ['carol', '{key(3).did}'] }}",
      {"attestations": [Said(key(3)), Said(key(4))]}, ""),
+    (NAMES + "caroline = '" + CAROL + "'\n[[rules]]\nrequire.endorsements = { count = 2 }",
+     {"attestations": [Said(key(3)), Said(key(4))]}, "rules[0].require.endorsements"),
     # lineage
     (NAMES + "[[rules]]\nlineage.unknown = 'refuse'", {}, ""),
     (NAMES + "[[rules]]\nlineage.unknown = 'refuse'", {"facts": CHILD}, "rules[0].lineage.unknown"),

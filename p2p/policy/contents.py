@@ -24,12 +24,17 @@ MAX_SETTINGS: Final = 4 << 20
 """Bytes of a ``config.json`` that is read: ordinary ones have some KiB."""
 MAX_UNPACKED: Final = 64 << 10
 """Bytes that are unpacked of a packed file: what a pickle is shows in the first hundred."""
+MAX_ALL_UNPACKED: Final = 1 << 30
+"""Bytes that are unpacked of all files in an archive: some seconds' worth."""
 MAX_PACKED: Final = 1 << 20
 """Packed bytes that are given to the unpacker: a block of bzip2 gives nothing before its end."""
 MAX_ENTRIES: Final = 100_000
 """Files in an archive that is looked through: torch writes one a tensor."""
-MAX_INDEX: Final = 64 << 20
-"""Bytes that are read of an archive in one go: the index of MAX_ENTRIES with long names."""
+MAX_INDEX: Final = 16 << 20
+"""Bytes that are read of an archive in one go: the index of MAX_ENTRIES. It takes 20 times that."""
+MAX_TAPE_HEADER: Final = 2 << 10
+"""Bytes of a tar file's header that extends another, with a long name in it: tarfile searched such
+a header in a time that grows with its square until 2024."""
 MAX_ARRAY_HEADER: Final = 64 << 10
 """Bytes of the header of a numpy array: numpy itself takes 10,000."""
 MAX_PACKED_MEMORY: Final = 128 << 20
@@ -37,6 +42,8 @@ MAX_PACKED_MEMORY: Final = 128 << 20
 
 _ZIP: Final = b"PK\x03\x04"
 _ZIP_END: Final = b"PK\x05\x06"
+_BURSTING: Final = (12, 14, 93)  # bzip2, LZMA, zstd: zipfile unpacks all that a few KiB give
+_FIRST: Final = 4096  # bytes of a file in an archive that mostly show what it is
 _ZIP_TAIL: Final = 22 + 65_535  # bytes in which an archive's end must begin
 _NUMPY: Final = b"\x93NUMPY"
 _HDF5: Final = b"\x89HDF\r\n\x1a\n"
@@ -86,8 +93,10 @@ def _settings(content: Content) -> Finding | None:
     if content.size > MAX_SETTINGS:
         return Finding("code", f"it has more than the {MAX_SETTINGS:,} bytes that are looked at")
     try:
-        value = json.loads(content.read(0, content.size))
-    except (ValueError, RecursionError):
+        value = json.loads(content.read(0, content.size), parse_int=str)
+    except RecursionError:
+        return Finding("code", "it is nested too deep to look through")
+    except ValueError:
         return None  # nobody else reads it either
     names: set[str] = set()
     waiting: list[Any] = [value]
@@ -152,7 +161,7 @@ def _texts(value: Any) -> list[str]:
 def _archive(content: Content) -> Finding | None:
     """Look through a zip file: torch keeps a pickle in it, numpy arrays, Keras a model."""
     try:
-        with zipfile.ZipFile(cast(Any, _File(content))) as archive:
+        with zipfile.ZipFile(cast(Any, _File(content, MAX_INDEX))) as archive:
             entries = archive.infolist()
             if len(entries) > MAX_ENTRIES:
                 return Finding("pickle", f"it is an archive of more than {MAX_ENTRIES:,} files")
@@ -162,10 +171,14 @@ def _archive(content: Content) -> Finding | None:
             for entry in entries:
                 if entry.filename.endswith(_PICKLE_NAMES):
                     return Finding("pickle", f"it is an archive with the pickle {entry.filename}")
+            left = MAX_ALL_UNPACKED
             for entry in entries:
-                found = _entry(archive, entry)
+                found, size = _entry(archive, entry)
+                left -= size
                 if found is not None:
                     return found
+                if left < 0:
+                    return Finding("pickle", "it is an archive of more than is looked through")
     except (*_BAD_ARCHIVE, _TooLargeError):
         # Other programs may be less strict, or have more time. Noise may end like an archive.
         if content.read(0, 4) in (_ZIP, _ZIP_END):
@@ -173,20 +186,27 @@ def _archive(content: Content) -> Finding | None:
     return None
 
 
-def _entry(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> Finding | None:
+def _entry(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> tuple[Finding | None, int]:
+    """Look at a file in an archive; return how many bytes of it were unpacked, too."""
+    if entry.compress_type in _BURSTING:
+        return Finding("pickle", f"{entry.filename} in it is packed too well to look into"), 0
     try:
         with archive.open(entry) as stream:
-            data = stream.read(MAX_UNPACKED)
+            data = stream.read(_FIRST)
+            found = _inside(data, cut=len(data) < entry.file_size)
+            if found is not None and len(data) == _FIRST:  # perhaps only for want of more
+                data += stream.read(MAX_UNPACKED - _FIRST)
+                found = _inside(data, cut=len(data) < entry.file_size)
     except _BAD_ARCHIVE:
-        return None  # encrypted, or packed as no loader knows: nobody opens it unasked
-    found = _inside(data, cut=len(data) < entry.file_size)
-    return found and Finding(found.format, f"{entry.filename} in it: {found.why}")
+        return None, 0  # encrypted, or packed as no loader knows: nobody opens it unasked
+    return found and Finding(found.format, f"{entry.filename} in it: {found.why}"), len(data)
 
 
 def _tape(content: Content) -> Finding | None:
     """Look through a tar file: the oldest files of torch are some, with a member ``pickle``."""
     try:
-        with tarfile.open(fileobj=cast(Any, _File(content)), mode="r:") as archive:
+        tape = _File(content, MAX_TAPE_HEADER)
+        with tarfile.open(fileobj=cast(Any, tape), mode="r:") as archive:
             for count, entry in enumerate(archive):
                 if entry.name.endswith(_PICKLE_NAMES) or entry.name == "pickle":
                     return Finding("pickle", f"it is an archive with the pickle {entry.name}")
@@ -244,13 +264,14 @@ class _TooLargeError(Exception):
 class _File:
     """A Content as the file that zipfile wants: it reads, seeks, and knows where it is."""
 
-    def __init__(self, content: Content) -> None:
+    def __init__(self, content: Content, largest: int) -> None:
         self._content = content
+        self._largest = largest
         self._at = 0
 
     def read(self, size: int = -1) -> bytes:
         size = self._content.size - self._at if size < 0 else size
-        if size > MAX_INDEX:
+        if size > self._largest:
             raise _TooLargeError
         data = self._content.read(self._at, max(0, size))
         self._at += len(data)

@@ -34,6 +34,8 @@ from p2p.references import PETNAME, publisher_cid
 
 MAX_POLICY: Final = 1 << 20
 """Characters of a policy: thousands of rules fit, a wrong file doesn't."""
+MAX_DOTS: Final = 512
+"""Dots in one line: the time that a dotted key takes grows with the square of its parts."""
 MAX_RULES: Final = 1000
 """Rules of one policy: each may be asked for each release."""
 MAX_PUBLISHERS: Final = 10_000
@@ -63,6 +65,8 @@ def read_policy(text: str, *, community: bool = False) -> Policy:
     """Read a policy, the owner's or a community's; ``ConfigError`` names the key that is wrong."""
     if len(text) > MAX_POLICY:
         raise ConfigError(f"A policy has at most {MAX_POLICY:,} characters, not {len(text):,}.")
+    if any(line.count(".") > MAX_DOTS for line in text.split("\n")):
+        raise ConfigError(f"A line of a policy has at most {MAX_DOTS} dots.", next="Break it up.")
     try:
         document = tomllib.loads(text)
     except (tomllib.TOMLDecodeError, RecursionError, ValueError) as exc:

@@ -249,7 +249,7 @@ def test_keras_is_seen() -> None:
         ('{"auto_map": "m"}', ("m.py",)),
         ('{"auto_map": {}}', None),
         ('{"model_type": "llama"}', None),
-        ("[" * 100_000, None),
+        ('{"auto_map": {"AutoModel": "m.X"}, "a": ' + "1" * 5000 + "}", ("m.py",)),
         ("not json", None),
     ],
 )
@@ -260,6 +260,38 @@ def test_settings_that_import_code_are_seen(text: str, names: tuple[str, ...] | 
     assert look_into("data.json", Bytes(text.encode())) is None
 
 
+def test_settings_too_deep_to_read() -> None:
+    """A config.json that others, with another bound on nesting, may read is taken for the worse."""
+    deep = '{"auto_map": {"AutoModel": "m.X"}, "a": ' + "[" * 100_000 + "]" * 100_000 + "}"
+    assert found(deep.encode(), "config.json") == "code"
+
+
+def test_archives_that_burst() -> None:
+    """No small archive takes gigabytes or hours to look through."""
+    for method in (zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA):
+        out = io.BytesIO()
+        with zipfile.ZipFile(out, "w", method) as archive:
+            archive.writestr("a.txt", bytes(1000))
+        assert found(out.getvalue()) == "pickle"
+    header = tarfile.TarInfo("x")
+    header.type, header.size = tarfile.XHDTYPE, 1 << 20
+    assert found(header.tobuf() + b"1" * header.size + bytes(1024), "a.tar") == "pickle"
+    longer = tarfile.TarInfo("folder/" * 100)
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w", format=tarfile.PAX_FORMAT) as archive_:
+        archive_.addfile(longer)
+    assert found(out.getvalue(), "a.tar") == ""
+
+
+def test_what_a_large_file_in_an_archive_is() -> None:
+    """A file in an archive is looked into as far as it takes, and no farther than that."""
+    late = pickle.dumps(["x" * 5000, Evil()])
+    assert found(zipped(**{"a.txt": late})) == "pickle"
+    assert found(zipped(**{"a.bin": noise(100_000)})) == ""
+    wide = np.zeros(1, dtype=[(f"a{number}", "<i4") for number in range(1000)])
+    assert found(zipped(**{"a.npy": saved(wide)})) == ""
+
+
 def test_bounds_hold(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where a bound ends the look, the file is taken for the worse."""
     monkeypatch.setattr(contents, "MAX_SETTINGS", 10)
@@ -267,7 +299,11 @@ def test_bounds_hold(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(contents, "MAX_ENTRIES", 1)
     assert found(zipped(a=b"1", b=b"2")) == "pickle"
     assert found(tarred(a=b"1", b=b"2", c=b"3")) == "pickle"
+    monkeypatch.setattr(contents, "MAX_ENTRIES", 2)
+    monkeypatch.setattr(contents, "MAX_ALL_UNPACKED", 1)
+    assert found(zipped(a=b"1", b=b"2")) == "pickle"
     monkeypatch.setattr(contents, "MAX_INDEX", 10)
+    monkeypatch.setattr(contents, "MAX_TAPE_HEADER", 10)
     assert found(zipped(a=b"1")) == "pickle"
     assert found(tarred(a=b"1")) == "pickle"
     monkeypatch.setattr(contents, "MAX_PACKED_MEMORY", 1000)

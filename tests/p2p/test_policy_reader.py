@@ -86,6 +86,7 @@ def test_nothing_is_the_default() -> None:
         (f"deny = {['x'] * 65}", "deny expects"),
         ("= 1", "not valid TOML"),
         ("x = " + "[" * 5000, "not valid TOML"),
+        ("a." * 500_000 + "a = 1", "at most 512 dots"),
         ("publishers = 1", "publishers expects a table"),
         ("[publishers]\nalice = 'short'", "publishers.alice expects a petname and a publisher id"),
         (f"[publishers]\n'a b' = '{ALICE}'", "publishers.a b expects"),

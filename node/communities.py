@@ -12,13 +12,14 @@ import logging
 import shutil
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import trio
 
 from node.messages import Event, FetchParams, Note, Report
-from node.rulebook import POLICY
+from node.rulebook import POLICY, Rulebook
 from node.store import durable
 from p2p.errors import AllodError, ConfigError, NotFound, UsageError
 from p2p.policy import Subscription, read_deny_list, read_policy
@@ -71,7 +72,7 @@ async def take(ref: str, node: "FetchNode", report: Report, peers: Sequence[str]
     got = await _fetch(params, node, report)
     folder = Path(got["path"])
     text = await trio.to_thread.run_sync(_read, folder / POLICY, MAX_POLICY)
-    policy = read_policy(text, community=True)
+    policy = await trio.to_thread.run_sync(partial(read_policy, text, community=True))
     if policy.deny:
         params = replace(params, ref=got["ref"], include=(POLICY, *policy.deny))
         folder = Path((await _fetch(params, node, report))["path"])
@@ -82,7 +83,7 @@ async def take(ref: str, node: "FetchNode", report: Report, peers: Sequence[str]
         raise NotFound(f"{ref} names the deny list {missing[0]}, and has no such file.")
     changed = await durable.on_disk(
         "keep the policy of a community",
-        lambda: _keep(folder, [POLICY, *policy.deny], source, target),
+        lambda: _keep(folder, [POLICY, *policy.deny], source, target, node.gate.rulebook),
     )
     return source | {"rules": len(policy.rules), "changed": changed}
 
@@ -118,7 +119,7 @@ def _read(path: Path, limit: int) -> str:
         raise ConfigError(f"The file {path.name} of the community's policy is no text.") from exc
 
 
-def _keep(folder: Path, names: list[str], source: Json, target: Path) -> bool:
+def _keep(folder: Path, names: list[str], source: Json, target: Path, rulebook: Rulebook) -> bool:
     """Put files into a community's folder, wholly or not at all; False if they are there."""
     if source_of(target).get("manifest") == source["manifest"]:
         return False
@@ -133,9 +134,7 @@ def _keep(folder: Path, names: list[str], source: Json, target: Path) -> bool:
         place.parent.mkdir(parents=True, exist_ok=True)
         durable.write_file(place, text.encode())
     durable.write_file(new / SOURCE, json.dumps(source).encode())
-    shutil.rmtree(target, ignore_errors=True)
-    durable.rename(new, target)
-    durable.sync_folder(target.parent)
+    rulebook.keep_community(new, target)
     return True
 
 

@@ -13,8 +13,10 @@ All of it blocks for some disk accesses; a deny list of many megabytes takes sec
 
 import hashlib
 import os
+import shutil
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
@@ -101,6 +103,7 @@ class Rulebook:
     def _fetched(self, ref: str) -> Policy:
         """Return the policy of a community as it was last fetched: nothing, if it never was."""
         folder = self.community(ref)
+        _restore(folder)
         policy: Policy = self._read(
             folder / POLICY, lambda text: read_policy(text, community=True), MAX_POLICY, ""
         )
@@ -137,6 +140,22 @@ class Rulebook:
         return found
 
     # --- writing ---------------------------------------------------------------------------------
+
+    def keep_community(self, new: Path, folder: Path) -> None:
+        """Put what was fetched of a community in the place of what was there.
+
+        Whenever the power goes one of the two is found.
+        """
+        for path in (*filter(Path.is_dir, new.rglob("*")), new):
+            durable.sync_folder(path)
+        with self._reading:
+            _restore(folder)
+            shutil.rmtree(_aside(folder), ignore_errors=True)
+            with suppress(FileNotFoundError):
+                durable.rename(folder, _aside(folder))
+            durable.rename(new, folder)
+            durable.sync_folder(folder.parent)
+        shutil.rmtree(_aside(folder), ignore_errors=True)
 
     def trust(self, petname: str, publisher: str) -> bool:
         """Give a publisher a petname; False if it has that one already. ``ConfigError``."""
@@ -246,6 +265,18 @@ class Rulebook:
             durable.replace_file(target, text.encode(), target.parent)
             if mode is not None:
                 target.chmod(mode)
+
+
+def _aside(folder: Path) -> Path:
+    """Return where a community's folder lies while another takes its place."""
+    return folder.with_name(f".{folder.name}.old")
+
+
+def _restore(folder: Path) -> None:
+    """Put a community's folder back, where the power went before another had its place."""
+    if not folder.exists():
+        with suppress(FileNotFoundError):
+            durable.rename(_aside(folder), folder)
 
 
 def _table(document: Any, name: str) -> Any:

@@ -20,8 +20,9 @@ MAX_ROOT: Final = 512 << 10
 """Bytes of one root: some hundreds of keys, and what python-tuf's own client takes."""
 MAX_ROOTS: Final = 1024
 """Roots of one publisher: one a week for twenty years."""
-MAX_ALL_ROOTS: Final = 8 << 20
-"""Bytes of all roots of one publisher together: everyone who follows it keeps and checks all."""
+MAX_ALL_ROOTS: Final = 2 << 20
+"""Bytes of all roots of one publisher together: everyone who follows it keeps and checks all, and
+with many keys in each that takes five seconds."""
 MAX_TIMESTAMP: Final = 16 << 10
 """Bytes of a timestamp, the one file that is asked for again and again: it has some 500."""
 MAX_SNAPSHOT: Final = 64 << 10

@@ -612,6 +612,10 @@ async def test_the_policy_of_a_community(made: Makers, tmp_path: Path) -> None:
     shown = await trusting.show(machine)
     assert shown["subscriptions"][0]["manifest"] == str(policy.manifest.cid)
     assert not (await trusting.subscribe(machine, link, (), machine.events.append))["changed"]
+    # The power goes while a newer one takes its place.
+    folder = machine.gate.rulebook.community(link)
+    folder.rename(folder.with_name(f".{folder.name}.old"))
+    assert (await machine.gate.policy()).communities[0].policy.rules
     await trusting.remove(machine, link)
     await machine.fetch(release.manifest.cid)
 

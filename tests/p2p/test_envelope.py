@@ -207,3 +207,10 @@ def test_mutated_payloads(place: int, byte: int) -> None:
         return
     with pytest.raises(VerificationFailed):
         authenticate(payload, [BUNDLE])
+
+
+def test_a_bundle_of_very_many_values_is_not_read() -> None:
+    """What cannot be a bundle is refused before anybody takes seconds to read it."""
+    data = b"[" + b",".join([b"1"] * (MAX_BUNDLE // 2 - 1)) + b"]"
+    with pytest.raises(VerificationFailed, match="holds more than a payload"):
+        open_bundle(data)

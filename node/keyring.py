@@ -91,6 +91,11 @@ class Keyring:
             raise unreadable(self._publishers, exc) from exc
         return tuple(sorted(name for name in folders if NAME.fullmatch(name)))
 
+    def ids(self) -> dict[str, str]:
+        """Return the ids of this machine's publishers, by name; those that are founded."""
+        found = ((name, self.repository(name)) for name in self.names())
+        return {name: repository.id for name, repository in found if repository.founded}
+
     def find(self, publisher: str) -> "Repository | None":
         """Return this machine's publisher of this id; None where it is somebody else's."""
         for name in self.names():

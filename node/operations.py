@@ -9,7 +9,7 @@ the configuration, the keys and the store.
 """
 
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields, replace, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, TypeVar
 
@@ -284,7 +284,10 @@ async def ls(node: Node, params: NoParams, report: Report) -> Json:
     from node.holdings import list_releases
 
     found = await list_releases(node.store)
+    called = {publisher: petname for petname, publisher in node.petnames().items()}
+    called |= {one: name for name, one in node.keyring.ids().items()}
     for one in found["releases"]:
+        one["petname"] = called.get(one["publisher"], "")
         one["verdict"] = await _verdict(node, one["manifest"])
     return found
 
@@ -483,7 +486,7 @@ async def endorse(node: Node, params: EndorseParams, report: Report) -> Json:
     """Say something of a release."""
     from node.vouching import endorse
 
-    return await endorse(params, node, report)
+    return await endorse(replace(params, ref=_spelled(node, params.ref)), node, report)
 
 
 _TABLE: tuple[Operation[Any], ...] = (

@@ -117,7 +117,8 @@ async def _publisher(node: TrustNode, ref: str) -> str:
     reference = parse_reference(ref)
     if reference.publisher is not None and PUBLISHER.fullmatch(reference.publisher):
         return reference.publisher
-    return (await find_release(node.store, node.keyring, ref)).publisher
+    named = spell_out(ref, node.keyring, node.gate.petnames())
+    return (await find_release(node.store, node.keyring, named)).publisher
 
 
 async def _denied(node: TrustNode, what: str) -> str:

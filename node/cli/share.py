@@ -129,19 +129,23 @@ def _flags(offline: bool) -> dict[str, str]:
 
 @verb(example="allod ls --json")
 def ls(run: Run) -> int:
-    """List the releases that this machine holds."""
+    """List the releases that this machine holds.
+
+    A `?` stands for a publisher whom you call nothing: `allod trust add` gives a name.
+    """
     found = run.call("ls")
     if not found["releases"]:
         run.note("Nothing yet: `allod publish` or `allod fetch` brings the first release.")
     rows = [
         (
-            one["name"], one["version"], one["kind"], size_text(one["size"]), one["license"] or "-",
+            f"{one.get('petname') or '?'}/{one['name']}", one["version"], one["kind"],
+            size_text(one["size"]), one["license"] or "-", one.get("verdict", ""),
             ("" if one["complete"] else "partial ") + ("pinned" if one["pinned"] else ""),
             one["manifest"],
         )
         for one in found["releases"]
     ]  # fmt: skip
-    head = ("NAME", "VERSION", "KIND", "SIZE", "LICENCE", "STATE", "MANIFEST")
+    head = ("NAME", "VERSION", "KIND", "SIZE", "LICENCE", "VERDICT", "STATE", "MANIFEST")
     return run.show(found, table(head, rows))
 
 

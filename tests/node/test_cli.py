@@ -188,8 +188,8 @@ STATUS = {
 }  # fmt: skip
 RELEASE = {
     "ref": "allod:z6Mk/x@" + MANIFEST, "name": "x", "version": "1.2", "kind": "model",
-    "size": 3 << 30, "license": "MIT", "verdict": "unjudged", "publisher": "z6Mk",
-    "manifest": MANIFEST, "pinned": True, "complete": False, "added": 1.0,
+    "size": 3 << 30, "license": "MIT", "verdict": "admitted", "publisher": "z6Mk",
+    "petname": "alice", "manifest": MANIFEST, "pinned": True, "complete": False, "added": 1.0,
 }  # fmt: skip
 DAMAGED = {
     "ok": False, "ref": None, "leaves": {"checked": 9, "bad": 1},
@@ -284,8 +284,8 @@ async def test_people_get_words(door: Door) -> None:
     assert (
         out.split()
         == (
-            "NAME VERSION KIND SIZE LICENCE STATE MANIFEST "
-            f"x 1.2 model 3.0 GiB MIT partial pinned {MANIFEST}"
+            "NAME VERSION KIND SIZE LICENCE VERDICT STATE MANIFEST "
+            f"alice/x 1.2 model 3.0 GiB MIT admitted partial pinned {MANIFEST}"
         ).split()
     )
     _, out, _ = await ask("status")

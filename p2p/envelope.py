@@ -9,8 +9,7 @@ A bundle holds exactly the fields that ``sign_bundle`` writes, in canonical form
 the signature could be changed by anybody on the way, so there is nothing to change.
 Who has a bundle can make no second one out of it; so nodes may keep and pass on what they verified.
 
-Pure. Knows nothing of what a signer may say or whether he is trusted, except this: a release is
-its publisher's only if its publisher signed it.
+Pure. Knows nothing of what a signer may say, or whether he is trusted.
 Specifications: DSSE v1 (secure-systems-lab/dsse), sigstore protobuf-specs ``Bundle`` v0.3.
 """
 
@@ -23,8 +22,7 @@ from typing import Any, Final
 from p2p import canonical
 from p2p.errors import UsageError, VerificationFailed
 from p2p.fields import Fields
-from p2p.keys import PublicKey, SecretKey, publisher_key
-from p2p.manifest import publisher_of
+from p2p.keys import PublicKey, SecretKey
 
 PAYLOAD_TYPE: Final = "application/vnd.in-toto+json"
 BUNDLE_TYPE: Final = "application/vnd.dev.sigstore.bundle.v0.3+json"
@@ -108,24 +106,6 @@ def signers(payload: bytes, bundles: Iterable[bytes]) -> tuple[dict[PublicKey, b
         else:
             reason = "the last signs something else"
     return good, reason
-
-
-def authenticate(payload: bytes, bundles: Iterable[bytes]) -> tuple[bytes, ...]:
-    """Return the bundles that sign exactly this manifest, one a key, the publisher's first.
-
-    Others are left out. ``VerificationFailed`` unless the manifest's publisher signed it.
-    """
-    publisher = publisher_of(payload)
-    try:
-        owner = publisher_key(publisher)
-    except UsageError as exc:
-        raise VerificationFailed(f"The manifest's publisher has no key: {exc}") from exc
-    good, reason = signers(payload, bundles)
-    if owner not in good:
-        raise VerificationFailed(
-            f"The manifest is not signed by its publisher {publisher} ({reason})."
-        )
-    return (good.pop(owner), *good.values())
 
 
 def _write(payload: bytes, key: PublicKey, signature: bytes) -> bytes:

@@ -11,8 +11,6 @@ points of small order (under which one signature fits any message), points and s
 written in their canonical form, so nobody can turn one valid signature into a second one.
 A key that fails those rules is refused here as soon as it is read, not only when it is used.
 
-A publisher's id is the last part of its did:key; every other module treats it as an opaque string.
-
 Pure, except for ``SecretKey.generate``, which asks the operating system for 32 random bytes.
 Specifications: RFC 8032, W3C did:key, libp2p peer-ids, RFC 8410.
 """
@@ -38,7 +36,7 @@ _ED25519_PUB: Final = b"\xed\x01"  # the multicodec's varint
 _PEER_ID: Final = bytes.fromhex("002408011220")  # identity multihash of 36 bytes; type 1; 32 bytes
 _SPKI: Final = bytes.fromhex("302a300506032b6570032100")  # RFC 8410 section 4, before the key
 _PKCS8: Final = bytes.fromhex("302e020100300506032b657004220420")  # section 7, before the seed
-_ID: Final = re.compile(f"z[{_ALPHABET}]{{47}}")  # 34 bytes that begin with ed 01 need 47 digits
+_WORD: Final = re.compile(f"z[{_ALPHABET}]{{47}}")  # 34 bytes that begin with ed 01 need 47 digits
 _DID: Final = "did:key:"
 _CHECK_THE_TEXT: Final = "Copy it again from where it came: one wrong character makes another key."
 
@@ -63,12 +61,12 @@ class PublicKey:
         """Read ``did:key:z6Mk...``; ``UsageError`` unless it is spelled exactly so."""
         if not text.startswith(_DID):
             raise UsageError(f"A key is written did:key:z6Mk..., this is {text[:60]!r}.")
-        return publisher_key(text.removeprefix(_DID))
+        return _key_of(text.removeprefix(_DID))
 
     @property
     def did(self) -> str:
         """The key as a W3C did:key."""
-        return _DID + publisher_id(self)
+        return f"{_DID}z{_base58(_ED25519_PUB + self.raw)}"
 
     @property
     def peer_id(self) -> str:
@@ -145,21 +143,16 @@ class SecretKey:
         return f"SecretKey({self.public.did})"
 
 
-def publisher_id(key: PublicKey) -> str:
-    """Return the id under which the holder of ``key`` publishes: ``z6Mk...``, 48 characters."""
-    return "z" + _base58(_ED25519_PUB + key.raw)
-
-
-def publisher_key(id: str) -> PublicKey:
-    """Return the key behind a publisher's id; ``UsageError`` unless it is spelled exactly so."""
-    if _ID.fullmatch(id) is None:
+def _key_of(word: str) -> PublicKey:
+    """Return the key that a did:key ends with; ``UsageError`` unless it is spelled exactly so."""
+    if _WORD.fullmatch(word) is None:
         raise UsageError(
-            f"A publisher's id is z6Mk and 44 letters and digits more, this is {id[:60]!r}.",
+            f"A key is written did:key:z6Mk and 44 letters and digits more, this is {word[:60]!r}.",
             next=_CHECK_THE_TEXT,
         )
-    raw = _unbase58(id[1:])
+    raw = _unbase58(word[1:])
     if not raw.startswith(_ED25519_PUB) or len(raw) != len(_ED25519_PUB) + KEY_SIZE:
-        raise UsageError(f"{id!r} is not the id of an Ed25519 key.", next=_CHECK_THE_TEXT)
+        raise UsageError(f"{word!r} is not an Ed25519 key.", next=_CHECK_THE_TEXT)
     return PublicKey(raw.removeprefix(_ED25519_PUB))
 
 

@@ -56,7 +56,6 @@ __all__ = [
     "Manifest",
     "build_manifest",
     "parse_manifest",
-    "publisher_of",
     "title_of",
 ]
 
@@ -184,11 +183,6 @@ def parse_manifest(payload: bytes, listing: bytes | None = None) -> Manifest:
     if root != manifest.root:
         raise VerificationFailed(f"The files make the folder {root}, not {manifest.root}.")
     return manifest
-
-
-def publisher_of(payload: bytes) -> str:
-    """Return who a manifest says has published it; nothing else of it is checked."""
-    return _statement(payload).child("predicate").text("publisher", PUBLISHER)
 
 
 def title_of(payload: bytes) -> tuple[str, str, str]:

@@ -12,8 +12,6 @@ from p2p.errors import UsageError
 from p2p.keys import (
     PublicKey,
     SecretKey,
-    publisher_id,
-    publisher_key,
 )
 
 SEEDS = st.binary(min_size=32, max_size=32)
@@ -145,11 +143,9 @@ def test_did_of_the_method_specification() -> None:
 @settings(deadline=None)
 @given(SEEDS)
 def test_each_notation_round_trips(seed: bytes) -> None:
-    """did:key, publisher id and PEM come back as the same key."""
+    """did:key and PEM come back as the same key."""
     key = SecretKey.from_seed(seed)
     assert PublicKey.from_did(key.public.did) == key.public
-    assert publisher_key(publisher_id(key.public)) == key.public
-    assert key.public.did == "did:key:" + publisher_id(key.public)
     assert SecretKey.from_pem(key.pem).seed == seed
 
 

@@ -22,7 +22,7 @@ from p2p.manifest import (
     Manifest,
     build_manifest,
     parse_manifest,
-    publisher_of,
+    title_of,
 )
 
 PUBLISHER = str(CID.of(b"root", Codec.JSON))
@@ -107,7 +107,7 @@ def test_says_what_it_was_told() -> None:
     assert manifest.size == sum(entry.size for entry in FILES)
     assert manifest.supersedes == PARENT
     assert (manifest.kind, manifest.name, manifest.version) == ("model", "tiny-llm", "1.2.0")
-    assert manifest.publisher == PUBLISHER == publisher_of(manifest.payload)
+    assert manifest.publisher == PUBLISHER == title_of(manifest.payload)[0]
     assert manifest.license["spdx"] == "Apache-2.0"
     assert manifest.consent["redistribution"] is True
     assert [parent["role"] for parent in manifest.lineage] == ["base_model", "dataset", "dataset"]
@@ -364,7 +364,7 @@ def test_may_say_less(key: str) -> None:
 )
 def test_refuses_other_bytes(data: bytes) -> None:
     """Bytes that are no canonical statement, however long, are refused."""
-    for read in (parse_manifest, publisher_of):
+    for read in (parse_manifest, title_of):
         with pytest.raises(VerificationFailed):
             read(data)
 

@@ -37,6 +37,8 @@ LOOK_EVERY: Final = 60.0
 """Seconds between two searches for more sources of one publisher, ..."""
 LOOK_SPREAD: Final = 1.0
 """... and so many more for each that is followed: a search costs the DHT some messages."""
+SPREAD: Final = 0.1
+"""Seconds for each publisher over which the first questions are spread: not all at once."""
 CREW_TIME: Final = 3600.0
 """Seconds for which a crew is kept: then those whom it had done with get another chance."""
 
@@ -88,6 +90,7 @@ class Following:
 
     async def _follow(self, publisher: str, scope: trio.CancelScope) -> None:
         with scope:
+            await trio.sleep(random.uniform(0, min(self._every, SPREAD * len(self._tasks))))
             while True:
                 with trio.move_on_after(CREW_TIME):
                     look = LOOK_EVERY + LOOK_SPREAD * len(self._tasks)

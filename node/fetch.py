@@ -135,7 +135,8 @@ async def _fetch(
     report: Report,
 ) -> dict[str, Any]:
     store = node.store
-    statement = await read_statement(cid, publisher, store, crew, report)
+    trusted = node.petnames().values()
+    statement = await read_statement(cid, publisher, store, crew, report, trusted=trusted)
     manifest = statement.manifest
     report(Note(f"{manifest.name} {manifest.version} by {manifest.publisher}: signature checked"))
     crew.keys += [manifest.root]

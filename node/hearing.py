@@ -7,6 +7,7 @@ publisher says of it.
 """
 
 import logging
+from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING, Final
 
 import trio
@@ -30,14 +31,23 @@ LOOK_FOR: Final = 20.0
 """Seconds in which holders of a release are looked for."""
 
 
-async def keep_hearing(store: Store, network: "Network", *, every: float = HEAR_EVERY) -> None:
-    """Ask about one release after the other, evenly over the time, until cancelled."""
+async def keep_hearing(
+    store: Store,
+    network: "Network",
+    *,
+    trusted: Callable[[], Collection[str]] = tuple,
+    every: float = HEAR_EVERY,
+) -> None:
+    """Ask about one release after the other, evenly over the time, until cancelled.
+
+    ``trusted`` gives the publishers whose word goes before that of strangers.
+    """
     await trio.sleep(min(FIRST, every))
     while True:
         releases = await store.releases()
         for release in releases:
             try:
-                await hear(release, store, network)
+                await hear(release, store, network, trusted())
             except AllodError as exc:  # one damaged record must not silence the others
                 log.warning("nobody is heard about %s: %s", release.manifest_cid, exc)
             await trio.sleep(every / len(releases))
@@ -45,7 +55,9 @@ async def keep_hearing(store: Store, network: "Network", *, every: float = HEAR_
             await trio.sleep(every)
 
 
-async def hear(release: Release, store: Store, network: "Network") -> int:
+async def hear(
+    release: Release, store: Store, network: "Network", trusted: Collection[str] = ()
+) -> int:
     """Ask holders of a release what they know of it; return how many statements are new here."""
     cid, new = release.manifest_cid, 0
     crew = Crew(network, _ignore, keys=[cid])
@@ -54,7 +66,7 @@ async def hear(release: Release, store: Store, network: "Network") -> int:
         with trio.move_on_after(LOOK_FOR):
             while not crew.rounds:
                 await crew.wait_change()
-        new = await hear_others(cid, release.publisher, store, crew)
+        new = await hear_others(cid, release.publisher, store, crew, trusted)
         nursery.cancel_scope.cancel()
     if new:
         log.info("%d new statements about %s", new, cid)

@@ -141,7 +141,11 @@ async def _go_online(node: Node, stack: AsyncExitStack) -> None:
     nursery.start_soon(keep_announced, node.store, node.gate, node.network())
     nursery.start_soon(keep_peers, discovery, peers_file)
     nursery.start_soon(node.model_signer.run)
-    nursery.start_soon(keep_hearing, node.store, node.network())
+    nursery.start_soon(
+        lambda: keep_hearing(
+            node.store, node.network(), trusted=lambda: list(node.petnames().values())
+        )
+    )
     nursery.start_soon(Following(node, node.network()).run)
 
 

@@ -5,6 +5,7 @@ The manifest is addressed by its hash, so whoever sends other bytes is lying; wh
 say, and whether its publisher signed it, is the publisher's doing and not the source's.
 """
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import trio
@@ -46,13 +47,15 @@ async def read_statement(
     report: Report,
     *,
     listed: bool = True,
+    trusted: Collection[str] = (),
 ) -> Statement:
     """Return the verified statement of a release, from the store or from the crew's sources.
 
     Its publisher's metadata is in the store afterwards; without ``listed`` a list of files that
-    is not part of the manifest is left where it is. VerificationFailed when it is malformed,
-    not signed by its publisher, or by another publisher than was asked for; NotFound or NoSources
-    when nobody has it.
+    is not part of the manifest is left where it is. Where there is no room for the word of all,
+    that of the ``trusted`` publishers goes before that of strangers.
+    VerificationFailed when it is malformed, not signed by its publisher, or by another publisher
+    than was asked for; NotFound or NoSources when nobody has it.
     """
     known = await store.manifest(cid)
     if known is not None:
@@ -73,10 +76,10 @@ async def read_statement(
         )
     if known is None:
         bundles = await _read_signatures(cid, manifest, store, crew)
-        bundles = await _with_others(cid, manifest, bundles, store, crew)
+        bundles = await _with_others(cid, manifest, bundles, store, crew, trusted)
     else:
         bundles = await _check_signatures(cid, manifest, bundles, store, crew)
-        if await hear_others(cid, manifest.publisher, store, crew):
+        if await hear_others(cid, manifest.publisher, store, crew, trusted):
             statement = await store.statement(cid)
             bundles = statement.bundles if statement is not None else bundles
     if listed and manifest.listing is not None and listing is None:
@@ -139,11 +142,16 @@ async def _read_signatures(
 
 
 async def _with_others(
-    cid: CID, manifest: Manifest, bundles: tuple[bytes, ...], store: Store, crew: Crew
+    cid: CID,
+    manifest: Manifest,
+    bundles: tuple[bytes, ...],
+    store: Store,
+    crew: Crew,
+    trusted: Collection[str],
 ) -> tuple[bytes, ...]:
     """Return the bundles of a release that is new here, with those that other sources have."""
     if len(list(crew.active)) > 1:  # else the one who is there has given his already
-        owners, known = await _keys(manifest.publisher, store)
+        owners, known = await _keys(manifest.publisher, store, trusted)
         for lines in await ask_around(cid, crew):
             bundles = await trio.to_thread.run_sync(
                 keep_bundles, manifest.payload, bundles, lines, owners, known
@@ -151,20 +159,26 @@ async def _with_others(
     return bundles
 
 
-async def hear_others(cid: CID, publisher: str, store: Store, crew: Crew) -> int:
+async def hear_others(
+    cid: CID, publisher: str, store: Store, crew: Crew, trusted: Collection[str] = ()
+) -> int:
     """Keep what the sources that are there now know of a release that is held here.
 
     Returns how many statements are new.
     """
     answers = await ask_around(cid, crew)
-    owners, known = await _keys(publisher, store)
+    owners, known = await _keys(publisher, store, trusted)
     return sum([await store.add_bundles(cid, lines, owners, known) for lines in answers])
 
 
-async def _keys(publisher: str, store: Store) -> tuple[frozenset[PublicKey], set[PublicKey]]:
-    """Return a publisher's keys, and those of all whom this node knows: their word comes first."""
-    others = await store.publishers.ids()
-    known = {key for one in others for key in await store.publishers.keys(one)}
+async def _keys(
+    publisher: str, store: Store, trusted: Collection[str]
+) -> tuple[frozenset[PublicKey], set[PublicKey]]:
+    """Return a publisher's keys, and those of all whom the owner trusts: their word comes first.
+
+    Not of all whose keys are known here: anybody gets known by one release that is fetched.
+    """
+    known = {key for one in trusted for key in await store.publishers.keys(one)}
     return await store.publishers.keys(publisher), known
 
 

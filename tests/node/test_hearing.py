@@ -108,8 +108,8 @@ async def test_a_holder_hears_of_it(held: Held) -> None:
     assert set(network.looked_up) == {cid}
 
 
-async def test_who_is_known_finds_a_place(held: Held) -> None:
-    """Where strangers fill all places, the word of a publisher whom this node knows is heard."""
+async def test_who_is_trusted_finds_a_place(held: Held) -> None:
+    """Where strangers fill all places, who is trusted is heard, and not who is merely known."""
     cid = await about(held)
     flood = [
         said(about=cid, key=SecretKey.from_seed(bytes([7, number]) * 16))
@@ -123,7 +123,8 @@ async def test_who_is_known_finds_a_place(held: Held) -> None:
     assert release is not None
     assert await hear(release, mine, crowd(theirs)) == 0
     await mine.publishers.put(publisher.id, publisher.metadata)
-    assert await hear(release, mine, crowd(theirs)) == 1
+    assert await hear(release, mine, crowd(theirs)) == 0
+    assert await hear(release, mine, crowd(theirs), [publisher.id]) == 1
     assert word in await heard_in(mine, cid)
 
 

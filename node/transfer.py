@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 WORKERS = 3  # streams for each source: while one waits for an answer, the others read
-LANES = 2  # lanes for each source: two threads keep two cores busy, a third gains nothing
+LANES = 2  # lanes to a source that is alone: two threads keep two cores busy, a third gains nothing
 STREAM_PIECE = 1 << 20  # bytes that a stream gathers for one trip to a thread: any leaf fits
 STREAM_TIME = 0.2  # seconds between two trips on a slow line: else it is taken for a dead one
 SMALL = 64  # files of one leaf that are asked for in one breath: a far peer's round trip is shared
@@ -107,7 +107,8 @@ class Transfer:
                 try:
                     await self._learn(member)
                     async with trio.open_nursery() as workers:
-                        for _ in range(LANES):
+                        alone = sum(1 for _ in self._crew.active) == 1
+                        for _ in range(LANES if alone else 1):
                             workers.start_soon(self._work, member, workers)
                 except* NetworkError as group:
                     fault = _first(group)

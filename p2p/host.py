@@ -14,8 +14,8 @@ Rules that it keeps:
 
 import logging
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 
@@ -129,6 +129,43 @@ class _PeerHost(BasicHost):
 
 
 StreamHandler = Callable[[INetStream], Awaitable[None]]
+BodyRule = Callable[[Request], int]
+"""Bytes of body that a POST may bring, by its head; 0: none there. An AllodError is its answer."""
+
+
+def no_body(request: Request) -> int:
+    """No request may bring a body."""
+    return 0
+
+
+class PeerBodies:
+    """The bodies of peers' requests: as the node's rule wants them, within each peer's budget."""
+
+    def __init__(self, rule: BodyRule, book: Book) -> None:
+        self._rule = rule
+        self._book = book
+
+    def limit(self, request: Request) -> int:
+        """See p2p.http.Bodies.limit."""
+        return self._rule(request)
+
+    @contextmanager
+    def hold(self, request: Request, size: int) -> Iterator[None]:
+        """See p2p.http.Bodies.hold; PeerRefused(429) past the budget."""
+        now = trio.current_time()
+        account = self._book.account(request.peer, now)
+        wait = self._book.open_body(account, now, size)
+        if wait:
+            raise PeerRefused(
+                "There is no room for more requests of that size now.",
+                status=429,
+                retry_after=wait,
+                peer=request.peer,
+            )
+        try:
+            yield
+        finally:
+            self._book.close_body(account, size)
 
 
 class Host:
@@ -145,6 +182,7 @@ class Host:
         self._bound = tuple(bound)
         self._known: OrderedDict[str, OrderedDict[Address, None]] = OrderedDict()
         self._handler: Handler | None = None
+        self._bodies = PeerBodies(no_body, self.book)
         self._network: Network
         self._basic: _PeerHost
 
@@ -280,9 +318,10 @@ class Host:
 
     # --- serving ---
 
-    def set_handler(self, handler: Handler) -> None:
-        """Answer HTTP requests of peers with ``handler``."""
+    def set_handler(self, handler: Handler, bodies: BodyRule = no_body) -> None:
+        """Answer HTTP requests of peers with ``handler``; ``bodies``: which may have a body."""
         self._handler = handler
+        self._bodies = PeerBodies(bodies, self.book)
         self.set_stream_handler(HTTP, self._serve_http)
 
     def set_stream_handler(self, protocol: str, handler: StreamHandler) -> None:
@@ -346,6 +385,7 @@ class Host:
             self.charged(self._handler),
             peer=peer,
             limits=self.settings.http,
+            bodies=self._bodies,
         )
 
     def _wrap(self, stream: INetStream, peer: str) -> PeerStream:

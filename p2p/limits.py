@@ -32,6 +32,15 @@ class PeerLimits:
     """Requests a second of one peer, in the long run: a third of a core, or 500 small files."""
     request_burst: float = 2000.0
     """Requests at once before the rate counts: a folder of some thousand files, in seconds."""
+    bodies: int = 64 << 20
+    """Bytes of requests' bodies that are held at the same time, of all peers: eight of the largest,
+    and a thousand conversations of the usual length."""
+    bodies_per_peer: int = 16 << 20
+    """Of one peer: two of the largest."""
+    body_rate: float = 1 << 20
+    """Bytes of bodies a second of one peer, in the long run: a conversation is some 10 KiB."""
+    body_burst: float = 32 << 20
+    """Bytes of bodies at once before the rate counts."""
     dht_rate: float = 50.0
     """DHT messages a second of one peer: a lookup asks one peer once."""
     dht_burst: float = 200.0
@@ -69,6 +78,7 @@ class Account:
     """What one peer holds and has had."""
 
     __slots__ = (
+        "_bodies",
         "_dht",
         "_faults",
         "_limits",
@@ -76,6 +86,7 @@ class Account:
         "banned_until",
         "bytes_in",
         "bytes_out",
+        "held",
         "in_flight",
         "silenced",
         "streams",
@@ -85,10 +96,13 @@ class Account:
     def __init__(self, limits: PeerLimits, now: float) -> None:
         self._limits = limits
         self._requests = TokenBucket(limits.request_rate, limits.request_burst, now)
+        self._bodies = TokenBucket(limits.body_rate, limits.body_burst, now)
         self._dht = TokenBucket(limits.dht_rate, limits.dht_burst, now)
         self._faults = TokenBucket(limits.fault_rate, limits.fault_burst, now)
         self.streams = 0
         self.in_flight = 0
+        self.held = 0
+        """Bytes of bodies of its requests that are being answered, or still come."""
         self.bytes_in = 0
         """Bytes of stream payload that this peer sent us."""
         self.bytes_out = 0
@@ -123,6 +137,19 @@ class Account:
         """Count the end of a request that ``open_request`` admitted."""
         self.in_flight -= 1
 
+    def open_body(self, now: float, size: int) -> float:
+        """Count a body that is to come and return 0.0, or the seconds after which it may."""
+        if self.held + size > self._limits.bodies_per_peer:
+            return 1.0
+        wait = self._bodies.take(now, size)
+        if wait == 0.0:
+            self.held += size
+        return wait
+
+    def close_body(self, size: int) -> None:
+        """Count the end of a body that ``open_body`` admitted."""
+        self.held -= size
+
     def dht_message(self, now: float) -> bool:
         """Count a DHT message; False when the peer sends too many."""
         return self._dht.take(now) == 0.0
@@ -155,6 +182,8 @@ class Book:
 
     def __init__(self, limits: PeerLimits, size: int = MAX_ACCOUNTS) -> None:
         self.limits = limits
+        self.held = 0
+        """Bytes of all bodies that are held."""
         self._size = size
         self._accounts: OrderedDict[str, Account] = OrderedDict()
 
@@ -175,6 +204,20 @@ class Book:
         """Say whether the peer is kept out; asking opens no account."""
         found = self._accounts.get(peer)
         return found is not None and found.banned(now)
+
+    def open_body(self, account: Account, now: float, size: int) -> float:
+        """Count a body of this peer as ``Account.open_body`` does, if there is room for it."""
+        if self.held + size > self.limits.bodies:
+            return 1.0
+        wait = account.open_body(now, size)
+        if wait == 0.0:
+            self.held += size
+        return wait
+
+    def close_body(self, account: Account, size: int) -> None:
+        """Count the end of a body that ``open_body`` admitted."""
+        account.close_body(size)
+        self.held -= size
 
     def log_line(self, peer: str, now: float) -> int | None:
         """Say whether a fault may be logged: the faults left out since the last line, or None."""

@@ -136,6 +136,12 @@ class MuxStream(IMuxedStream):
         self._reset_now()
         await trio.lowlevel.checkpoint()
 
+    async def wait_reset(self) -> None:
+        """Return once either side has reset it, or the connection has ended; reads nothing."""
+        await trio.lowlevel.checkpoint()
+        while not self._state.reset:
+            await self._readers.park()
+
     def _reset_now(self) -> None:
         self._machine.reset(self._state)
         self.wake()

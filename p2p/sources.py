@@ -96,11 +96,11 @@ class PeerSource:
         self._limits = limits or host.settings.http
 
     @asynccontextmanager
-    async def open(self) -> AsyncIterator[Session]:
-        """Open a session: connects to the peer if need be."""
+    async def open(self, limits: HttpLimits | None = None) -> AsyncIterator["PeerSession"]:
+        """Open a session, with other ``limits`` than usual: connects to the peer if need be."""
         if not self._host.connected(self.peer):
             await self._host.reach(self.peer, self._addresses)
-        session = PeerSession(self._host, self.peer, self._limits)
+        session = PeerSession(self._host, self.peer, limits or self._limits)
         try:
             await session.open()
             yield session
@@ -183,6 +183,16 @@ class PeerSession:
             if len(body) > limit:
                 raise TooMuch(f"Expected at most {limit} bytes, came more.", peer=self._peer)
         return bytes(body)
+
+    async def post(self, target: str, body: bytes) -> ClientResponse:
+        """Send ``body``, which is JSON, on a stream of its own; the answer, whatever its status.
+
+        Raises PeerFault for a malformed answer, PeerGone; the caller reads the body, bounded.
+        """
+        client = await self._fresh()
+        self._used = True
+        headers = [("content-type", "application/json")]
+        return await client.ask(target, method="POST", headers=headers, body=body)
 
     async def read(self, cid: CID, start: int, stop: int) -> AsyncIterator[bytes]:
         """See Session.read."""

@@ -80,6 +80,10 @@ class PeerStream:
             await trio.sleep(wait)
         return data
 
+    async def wait_reset(self) -> None:
+        """Return once the peer has reset the stream, or the connection is gone; reads nothing."""
+        await self._muxed.wait_reset()
+
     async def aclose(self) -> None:
         """Say that nothing more will be sent."""
         try:

@@ -1,8 +1,8 @@
 """The asking side: one request at a time over one stream, kept alive between requests.
 
 Everything that comes is bounded before it is read: heads by ``max_head``, bodies by the caller's
-limit, silence by ``stall``. h11 reads heads and chunked bodies; a body of known length is counted
-and handed on as it comes.
+limit, silence by ``answer`` before a head and by ``stall`` after it. h11 reads heads and chunked
+bodies; a body of known length is counted and handed on as it comes.
 After any fault the stream's framing is unknown, so the client is no longer ``usable``.
 """
 
@@ -27,9 +27,7 @@ MAX_INTERIM = 8
 """Interim (1xx) answers before the real one: a server needs none for our requests."""
 
 MANY_CHUNKS = 1024
-SMALL_CHUNK = 512
-"""Bytes that the pieces of a chunked body have on average, past the first MANY_CHUNKS: each costs
-10 us on trio's thread, so that a MiB of them, one byte each, would hold it for two seconds."""
+"""Pieces of a chunked body that may be as small as they like: see ``HttpLimits.crumb``."""
 
 
 class ClientResponse:
@@ -97,7 +95,7 @@ class ClientResponse:
         if isinstance(event, h11.Data):
             self._chunks += 1
             self._came += len(event.data)
-            if self._chunks > MANY_CHUNKS + self._came // SMALL_CHUNK:
+            if self._chunks > MANY_CHUNKS + self._came // self._client._limits.crumb:
                 raise self._client._fault("Expected a body, came crumbs without end.")
             return bytes(event.data)
         self._ended = True
@@ -106,7 +104,7 @@ class ClientResponse:
 
 
 class HttpClient:
-    """GET requests over one stream; leaving the ``async with`` closes the stream."""
+    """Requests over one stream; leaving the ``async with`` closes the stream."""
 
     def __init__(
         self, stream: ByteStream, *, peer: str = "", limits: HttpLimits = DEFAULT_LIMITS
@@ -119,6 +117,8 @@ class HttpClient:
         self._rest = b""
         """Bytes that came with the head and belong to the body, or to nobody."""
         self._ended = False
+        self._patience = limits.answer
+        """Seconds that the peer may be silent now."""
         self.usable = True
         """Whether another request can be sent on this stream."""
 
@@ -166,19 +166,32 @@ class HttpClient:
         yield await self.ask(target, headers=headers, method=method)
 
     async def ask(
-        self, target: str, *, headers: Iterable[tuple[str, str]] = (), method: str = "GET"
+        self,
+        target: str,
+        *,
+        headers: Iterable[tuple[str, str]] = (),
+        method: str = "GET",
+        body: bytes | None = None,
     ) -> ClientResponse:
-        """Send a request and return its answer; the client is usable again after its body's end."""
+        """Send a request and return its answer; the client is usable again after its body's end.
+
+        The peer may say nothing for ``HttpLimits.answer`` before the head of its answer comes.
+        """
         if not self.usable:
             raise PeerGone("The stream carries no further request.", peer=self._peer)
         self.usable = False
-        response = await self._ask(method, target, headers)
+        self._patience = self._limits.answer
+        if body is not None:
+            headers = (*headers, ("content-length", str(len(body))))
+        await self._send(method, target, headers, body or b"")
+        response = await self._head(method)
+        self._patience = self._limits.stall
         response._settle()
         return response
 
-    async def _ask(
-        self, method: str, target: str, headers: Iterable[tuple[str, str]]
-    ) -> ClientResponse:
+    async def _send(
+        self, method: str, target: str, headers: Iterable[tuple[str, str]], body: bytes
+    ) -> None:
         if self._rest:
             raise self._fault("The peer sent bytes that nobody asked for.")
         self._conn = h11.Connection(h11.CLIENT, max_incomplete_event_size=self._limits.max_head)
@@ -190,14 +203,21 @@ class HttpClient:
                 *((name.encode("ascii"), value.encode("ascii")) for name, value in headers),
             ],
         )
-        data = (self._conn.send(request) or b"") + (self._conn.send(h11.EndOfMessage()) or b"")
-        with trio.move_on_after(self._limits.stall) as scope:
-            try:
-                await self._stream.send_all(data)
-            except (trio.BrokenResourceError, trio.ClosedResourceError) as exc:
-                raise self._gone("the stream to take a request") from exc
-        if scope.cancelled_caught:
-            raise self._gone("the stream to take a request")
+        data = self._conn.send(request) or b""
+        if body:
+            data += self._conn.send(h11.Data(data=body)) or b""
+        data += self._conn.send(h11.EndOfMessage()) or b""
+        pieces = memoryview(data)
+        for start in range(0, len(pieces), READ_SIZE):
+            with trio.move_on_after(self._limits.stall) as scope:
+                try:
+                    await self._stream.send_all(pieces[start : start + READ_SIZE])
+                except (trio.BrokenResourceError, trio.ClosedResourceError) as exc:
+                    raise self._gone("the stream to take a request") from exc
+            if scope.cancelled_caught:
+                raise self._gone("the stream to take a request")
+
+    async def _head(self, method: str) -> ClientResponse:
         for _ in range(MAX_INTERIM):
             event = await self._event()
             if isinstance(event, h11.Response):
@@ -236,13 +256,13 @@ class HttpClient:
         return await self._receive(size)
 
     async def _receive(self, size: int) -> bytes:
-        with trio.move_on_after(self._limits.stall) as scope:
+        with trio.move_on_after(self._patience) as scope:
             try:
                 data = await self._stream.receive_some(size)
             except (trio.BrokenResourceError, trio.ClosedResourceError) as exc:
                 raise self._gone("more of an answer") from exc
         if scope.cancelled_caught:
-            raise PeerGone(f"The peer sent nothing for {self._limits.stall:g} s.", peer=self._peer)
+            raise PeerGone(f"The peer sent nothing for {self._patience:g} s.", peer=self._peer)
         self._ended = not data
         return data if isinstance(data, bytes) else bytes(data)
 

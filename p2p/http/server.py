@@ -1,80 +1,77 @@
 """The answering side: one stream, one handler, one request after the other.
 
+A request is GET or HEAD. A POST is one only where ``Bodies`` says so, by its head: it says how long
+its body is, and the body comes within ``HttpLimits.body``, into room that is held for it until it
+is answered. While it is, a reset of the stream cancels whatever works on the answer. The end of the
+asker's side does not: some end theirs right after each request (go-libp2p), and read on.
+
 The peer's faults (a malformed head, a body that nobody wants, silence) get an answer where one is
 possible, end this stream, and are raised as PeerFault so that the caller can count them.
 A bug in the handler gets a bare 500 and is raised as it is: whoever runs the stream decides.
-An AllodError of the handler becomes its status with ``{"error": {"code", "message"}}``;
-what went wrong inside this node (5xx) is not told to strangers.
+An AllodError of the handler becomes its status with ``{"error": {"code", "message"}}``, and so does
+one of ``Bodies``; what went wrong inside this node (5xx) is not told to strangers.
 """
 
-import json
 import logging
 import os
-from collections.abc import Callable, Mapping
-from email.utils import formatdate
-from time import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager, ExitStack, nullcontext
+from dataclasses import replace
 from urllib.parse import parse_qsl, unquote
 
 import h11
 import trio
 
-from p2p.errors import (
-    AllodError,
-    NotFound,
-    PeerFault,
-    PeerGone,
-    PeerRefused,
-    Refused,
-    SourceChanged,
-    StoreError,
-    UsageError,
-)
+from p2p.errors import AllodError, PeerFault, PeerGone, PeerRefused
 from p2p.http.messages import (
     CLOSING,
     DEFAULT_LIMITS,
-    FILE_PIECE,
+    MAX_BODY,
     MAX_QUERY_FIELDS,
+    READ_SIZE,
+    Bodies,
     ByteStream,
     FileBody,
     Handler,
     HttpLimits,
+    LiveBody,
     Request,
-    Response,
+    Resets,
 )
+from p2p.http.outlet import Outlet, error_response, open_body
 
 log = logging.getLogger(__name__)
 
-_STATUS: tuple[tuple[type[AllodError], int], ...] = (
-    (NotFound, 404),
-    (Refused, 410),
-    (UsageError, 400),
-    (StoreError, 503),
-)
+
+class NoBodies:
+    """No request has a body."""
+
+    def limit(self, request: Request) -> int:
+        """See Bodies.limit."""
+        return 0
+
+    def hold(self, request: Request, size: int) -> AbstractContextManager[None]:
+        """See Bodies.hold."""
+        return nullcontext()
 
 
-def error_response(error: AllodError) -> Response:
-    """Return the answer that tells a peer of ``error``: 404, 410, 400, 416, 429, 503 or 500."""
-    headers = {"content-type": "application/json"}
-    if isinstance(error, PeerRefused):
-        status = error.status
-        if error.retry_after:
-            headers["retry-after"] = str(max(1, round(error.retry_after)))
-    else:
-        status = next((number for kind, number in _STATUS if isinstance(error, kind)), 500)
-    message = error.message if status < 500 else "This node cannot answer at the moment."
-    body = json.dumps({"error": {"code": error.code, "message": message}}).encode()
-    return Response(status, headers, body)
+NO_BODIES: Bodies = NoBodies()
 
 
 async def serve_http(
-    stream: ByteStream, handler: Handler, *, peer: str, limits: HttpLimits = DEFAULT_LIMITS
+    stream: ByteStream,
+    handler: Handler,
+    *,
+    peer: str,
+    limits: HttpLimits = DEFAULT_LIMITS,
+    bodies: Bodies = NO_BODIES,
 ) -> None:
     """Answer requests on ``stream`` until the peer closes it or stays idle; then close it.
 
     Raises PeerFault (PeerGone when it vanished in the middle), or whatever bug the handler has.
     """
     try:
-        await _Server(stream, handler, peer, limits).run()
+        await _Server(stream, handler, peer, limits, bodies).run()
     except trio.BrokenResourceError as exc:
         raise PeerGone("The peer closed the stream in the middle.", peer=peer) from exc
     finally:
@@ -83,33 +80,53 @@ async def serve_http(
 
 
 class _Server:
-    def __init__(self, stream: ByteStream, handler: Handler, peer: str, limits: HttpLimits) -> None:
+    def __init__(
+        self, stream: ByteStream, handler: Handler, peer: str, limits: HttpLimits, bodies: Bodies
+    ) -> None:
         self._stream = stream
         self._handler = handler
         self._peer = peer
         self._limits = limits
+        self._bodies = bodies
         self._ended = False
         self._conn = h11.Connection(h11.SERVER, max_incomplete_event_size=limits.max_head)
+        self._outlet = Outlet(stream, self._conn, peer, limits)
 
     async def run(self) -> None:
         while True:
-            try:
-                head = await self._head()
-                if head is None:
+            with ExitStack() as held:
+                request = await self._next(held)
+                if request is None:
                     return
-                request = self._request(head)
-            except h11.RemoteProtocolError as exc:
-                if self._ended:
-                    raise PeerGone("The peer closed in the middle of a request.") from exc
-                await self._refuse(exc.error_status_hint or 400, f"Malformed request: {exc}.")
-                raise PeerFault(f"Expected an HTTP request, came: {exc}.", peer=self._peer) from exc
-            except PeerRefused as exc:
-                await self._refuse(exc.status, exc.message)
-                raise
-            await self._answer(request)
+                if request.method == "POST" and isinstance(self._stream, Resets):
+                    await self._answer_watched(request, self._stream)
+                else:
+                    await self._answer(request)
             if self._conn.our_state is not h11.DONE or self._conn.their_state is not h11.DONE:
                 return
             self._conn.start_next_cycle()
+
+    async def _next(self, held: ExitStack) -> Request | None:
+        """The next request, whose body has its room in ``held``; None when there is no more."""
+        try:
+            head = await self._head()
+            if head is None:
+                return None
+            request = self._request(head)
+            if request.method == "POST":
+                return await self._with_body(request, held)
+            event = self._conn.next_event()
+            if not isinstance(event, h11.EndOfMessage):  # cannot be: there is no body
+                raise PeerFault("Expected the end of the request.", peer=self._peer)
+            return request
+        except h11.RemoteProtocolError as exc:
+            if self._ended:
+                raise PeerGone("The peer closed in the middle of a request.") from exc
+            await self._outlet.refuse(exc.error_status_hint or 400, f"Malformed request: {exc}.")
+            raise PeerFault(f"Expected an HTTP request, came: {exc}.", peer=self._peer) from exc
+        except PeerRefused as exc:
+            await self._outlet.refuse(exc.status, exc.message)
+            raise
 
     async def _head(self) -> h11.Request | None:
         """Return the next head, or None when the peer closed or idled between requests."""
@@ -140,113 +157,123 @@ class _Server:
         for raw_name, raw_value in head.headers:
             name, value = raw_name.decode("ascii"), raw_value.decode("latin-1")
             headers[name] = f"{headers[name]}, {value}" if name in headers else value
-        if head.method not in (b"GET", b"HEAD"):
-            raise PeerRefused("Expected the method GET or HEAD.", status=405, peer=self._peer)
-        if "transfer-encoding" in headers or headers.get("content-length", "0") != "0":
-            raise PeerRefused("Expected a request without a body.", status=413, peer=self._peer)
-        event = self._conn.next_event()
-        if not isinstance(event, h11.EndOfMessage):  # cannot be: there is no body
-            raise PeerFault("Expected the end of the request.", peer=self._peer)
+        method = head.method.decode("ascii")
+        if method not in ("GET", "HEAD", "POST"):
+            raise self._refused("Expected the method GET or HEAD.", 405)
+        has_body = "transfer-encoding" in headers or headers.get("content-length", "0") != "0"
+        if method != "POST" and has_body:
+            raise self._refused("Expected a request without a body.", 413)
         path, query = split_target(head.target, self._peer)
-        return Request(head.method.decode("ascii"), path, query, headers, self._peer)
+        return Request(method, path, query, headers, self._peer)
+
+    async def _with_body(self, request: Request, held: ExitStack) -> Request | None:
+        """The request with its body, if it may have one; None when it was told that it may not."""
+        try:
+            limit = min(self._bodies.limit(request), MAX_BODY)
+        except AllodError as exc:
+            await self._decline(exc)
+            return None
+        if not limit:
+            raise self._refused("Expected the method GET or HEAD.", 405)
+        if "content-length" not in request.headers or "transfer-encoding" in request.headers:
+            raise self._refused("Expected a body that says how long it is.", 411)
+        size = int(request.headers["content-length"])  # h11 has checked it
+        if size > limit:
+            raise self._refused(f"Expected a body of at most {limit} bytes, came {size}.", 413)
+        try:
+            held.enter_context(self._bodies.hold(request, size))
+        except AllodError as exc:
+            await self._decline(exc)
+            return None
+        return replace(request, body=await self._body())
+
+    async def _body(self) -> bytes:
+        """Read a body; h11 counts it."""
+        body = bytearray()
+        with trio.move_on_after(self._limits.body):
+            if self._conn.they_are_waiting_for_100_continue:
+                await self._outlet.go_on()
+            while True:
+                event = self._conn.next_event()
+                if isinstance(event, h11.Data):
+                    body += event.data
+                elif isinstance(event, h11.EndOfMessage):
+                    return bytes(body)
+                else:
+                    data = await self._stream.receive_some(READ_SIZE)
+                    self._ended = not data
+                    self._conn.receive_data(bytes(data))
+        raise self._refused(f"Expected a whole body within {self._limits.body:g} s.", 408)
+
+    async def _decline(self, error: AllodError) -> None:
+        """Tell why a body is not read, which is nobody's fault; the stream ends then.
+
+        Closing on a peer that still writes can destroy what it was told, so it gets a moment.
+        """
+        response = error_response(error)
+        headers = {**response.headers, "connection": "close"}
+        await self._outlet.send("POST", replace(response, headers=headers))
+        with trio.move_on_after(CLOSING):
+            while await self._stream.receive_some(READ_SIZE):
+                pass
+
+    async def _answer_watched(self, request: Request, stream: Resets) -> None:
+        """Answer a request; PeerGone as soon as the peer resets the stream."""
+        failed: Exception | None = None
+        reset = False
+
+        async def watch() -> None:
+            nonlocal reset
+            await stream.wait_reset()
+            reset = True
+            nursery.cancel_scope.cancel()
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(watch)
+            try:
+                await self._answer(request)
+            except Exception as exc:
+                # Whatever it is, it is raised below: out of the nursery it would come in a group.
+                failed = exc
+            nursery.cancel_scope.cancel()
+        if failed is not None:
+            raise failed
+        if reset:
+            raise PeerGone("The peer reset the stream before it was answered.", peer=self._peer)
 
     async def _answer(self, request: Request) -> None:
         file: int | None = None
         done: Callable[[], None] | None = None
         try:
-            response = await self._handler(request)
-            done = response.done
-            if isinstance(response.body, FileBody) and request.method == "GET":
-                file = await trio.to_thread.run_sync(open_body, response.body)
-        except AllodError as exc:
-            response = error_response(exc)
-            if response.status >= 500:
-                log.warning("the request for %s failed: %s", request.path, exc)
-        except Exception:
-            # The handler's bug is raised again for the stream's owner; the peer gets a bare 500.
-            await self._refuse(500, "This node cannot answer at the moment.", request.method)
-            raise
-        try:
-            await self._send(request.method, response, file)
+            try:
+                response = await self._handler(request)
+                done = response.done
+                if isinstance(response.body, FileBody) and request.method == "GET":
+                    file = await trio.to_thread.run_sync(open_body, response.body)
+                if isinstance(response.body, LiveBody):
+                    await self._outlet.send_live(request.method, response.headers, response.body)
+                    return
+            except AllodError as exc:
+                if not self._outlet.fresh:
+                    raise  # the head is out: only a broken stream can tell the peer
+                response = error_response(exc)
+                if response.status >= 500:
+                    log.warning("the request for %s failed: %s", request.path, exc)
+            except Exception:
+                # The bug is raised again for the stream's owner; the peer gets a bare 500.
+                if self._outlet.fresh:
+                    message = "This node cannot answer at the moment."
+                    await self._outlet.refuse(500, message, request.method)
+                raise
+            await self._outlet.send(request.method, response, file)
         finally:
             if file is not None:
                 os.close(file)
             if done is not None:
                 done()
 
-    async def _send(self, method: str, response: Response, file: int | None = None) -> None:
-        body = response.body
-        headers = {"date": formatdate(time(), usegmt=True), **response.headers}
-        if isinstance(body, bytes):
-            headers["content-length"] = str(len(body))
-        elif isinstance(body, FileBody):
-            headers["content-length"] = str(body.length)
-        elif "content-length" not in headers:
-            headers["transfer-encoding"] = "chunked"
-        parts = [self._conn.send(_head_event(response.status, headers)) or b""]
-        if method != "HEAD" and response.status not in (204, 304):
-            if isinstance(body, bytes):
-                # One write for head and body: a small answer then travels as one frame.
-                parts += self._data(body)
-            elif isinstance(body, FileBody):
-                await self._out(parts)
-                parts = []
-                await self._send_file(body, file)
-            else:
-                await self._out(parts)
-                parts = []
-                async for piece in body:
-                    await self._out(self._data(piece))
-        parts.append(self._conn.send(h11.EndOfMessage()) or b"")
-        await self._out(parts)
-
-    async def _send_file(self, body: FileBody, file: int | None) -> None:
-        offset, stop = body.offset, body.offset + body.length
-        while file is not None and offset < stop:
-            piece = await trio.to_thread.run_sync(
-                os.pread, file, min(stop - offset, FILE_PIECE), offset
-            )
-            if not piece:  # the head is out: only a broken stream can tell the peer
-                raise SourceChanged(
-                    f"Expected {body.length} bytes at {body.offset} of a stored file, "
-                    f"came {offset - body.offset}."
-                )
-            offset += len(piece)
-            await self._out(self._data(piece))
-
-    def _data(self, data: bytes) -> list[bytes]:
-        return list(self._conn.send_with_data_passthrough(h11.Data(data=data)) or ())
-
-    async def _out(self, parts: list[bytes]) -> None:
-        data = b"".join(parts)
-        if not data:
-            return
-        with trio.move_on_after(self._limits.send) as scope:
-            await self._stream.send_all(data)
-        if scope.cancelled_caught:
-            raise PeerGone(
-                f"The peer took none of the answer for {self._limits.send:g} s.", peer=self._peer
-            )
-
-    async def _refuse(self, status: int, message: str, method: str = "GET") -> None:
-        """Answer an error on a stream that ends now; the peer may be past listening."""
-        body = json.dumps({"error": {"code": "PEER_FAULT", "message": message}}).encode()
-        headers = {"content-type": "application/json", "connection": "close"}
-        if status == 405:
-            headers["allow"] = "GET, HEAD"
-        try:
-            await self._send(method, Response(status, headers, body))
-        except (trio.BrokenResourceError, PeerGone):
-            log.debug("could not tell %s of its fault", self._peer)
-
-
-def _head_event(status: int, headers: Mapping[str, str]) -> h11.Response:
-    return h11.Response(
-        status_code=status,
-        headers=[
-            (name.encode("ascii"), value.encode("latin-1")) for name, value in headers.items()
-        ],
-    )
+    def _refused(self, message: str, status: int) -> PeerRefused:
+        return PeerRefused(message, status=status, peer=self._peer)
 
 
 def split_target(target: bytes, peer: str) -> tuple[str, dict[str, str]]:
@@ -273,15 +300,3 @@ def split_target(target: bytes, peer: str) -> tuple[str, dict[str, str]]:
             peer=peer,
         )
     return path, query
-
-
-def open_body(body: FileBody) -> int:
-    """Open the file and see that the range is in it; StoreError when not."""
-    try:
-        file = os.open(body.path, os.O_RDONLY | os.O_CLOEXEC)
-    except OSError as exc:
-        raise StoreError("A file of this store could not be opened.") from exc
-    if os.fstat(file).st_size < body.offset + body.length:
-        os.close(file)
-        raise StoreError("A file of this store is shorter than its record says.")
-    return file

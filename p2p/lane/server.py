@@ -24,7 +24,8 @@ import trio
 from p2p.address import Address
 from p2p.errors import AllodError, NotFound, PeerFault, PeerGone, PeerRefused
 from p2p.http import FileBody, Handler, HttpLimits, Request, Response, error_response
-from p2p.http.server import open_body, split_target
+from p2p.http.outlet import open_body
+from p2p.http.server import split_target
 from p2p.lane.client import run_blocking
 from p2p.lane.offer import HEADER, TICKET_BYTES, TICKET_TIME, TICKETS, Encryption, Offer, Tickets
 from p2p.lane.tls import Certificate, make_certificate

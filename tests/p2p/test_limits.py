@@ -43,6 +43,33 @@ def test_requests_in_flight_and_rate() -> None:
     assert account.open_request(1.0) == 0.0
 
 
+def test_bodies_held_and_their_rate() -> None:
+    """Bodies are refused past what a peer may hold, and past the rate, with a time to wait."""
+    limits = PeerLimits(bodies_per_peer=10, body_rate=1.0, body_burst=15.0)
+    account = Account(limits, 0.0)
+    assert account.open_body(0.0, 10) == 0.0
+    assert account.open_body(0.0, 1) > 0
+    account.close_body(10)
+    assert account.held == 0
+    assert account.open_body(0.0, 6) == pytest.approx(1.0)
+    assert account.held == 0
+    assert account.open_body(1.0, 6) == 0.0
+
+
+def test_bodies_of_all_peers() -> None:
+    """There is one bound for all peers together; what one is refused costs it nothing."""
+    book = Book(PeerLimits(bodies=10, bodies_per_peer=8, body_burst=100.0))
+    a, b = book.account("a", 0.0), book.account("b", 0.0)
+    assert book.open_body(a, 0.0, 8) == 0.0
+    assert book.open_body(b, 0.0, 3) > 0
+    assert (book.held, b.held) == (8, 0)
+    assert book.open_body(a, 0.0, 1) > 0
+    assert book.held == 8
+    book.close_body(a, 8)
+    assert book.open_body(b, 0.0, 3) == 0.0
+    assert book.held == 3
+
+
 def test_dht_messages() -> None:
     """DHT messages have their own budget."""
     account = Account(PeerLimits(dht_rate=1.0, dht_burst=1.0), 0.0)

@@ -25,6 +25,7 @@ from node.settings import (
     LogSettings,
     PeerSettings,
     PublishSettings,
+    ServeSettings,
     Setting,
     StoreSettings,
     find_setting,
@@ -59,6 +60,7 @@ class Config:
     lane: LaneSettings
     limits: LimitSettings
     http: HttpSettings
+    serve: ServeSettings
     publish: PublishSettings
     log: LogSettings
     token: str = field(default="", repr=False)  # ALLOD_TOKEN: a secret, so never in the file

@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 _SIZE = re.compile(r"(\d{1,16}(?:\.\d{1,6})?)\s*([kmgtp]?)(i?)b?", re.IGNORECASE)
+_TIME = re.compile(r"(\d{1,9}(?:\.\d{1,3})?)\s*(s|m|h|d|)")
+_UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
 _POWERS = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4, "p": 5}
 
 
@@ -132,6 +134,16 @@ def _read_multiaddr(value: object) -> str:
     return value
 
 
+def _read_seconds(value: object) -> float | None:
+    if value == "none":
+        return None
+    if isinstance(value, int | float) and not isinstance(value, bool) and 0 < value <= 1e8:
+        return float(value)
+    if not isinstance(value, str) or not (match := _TIME.fullmatch(value.strip())):
+        raise ValueError
+    return _read_seconds(float(match[1]) * _UNITS[match[2]])
+
+
 PORT = Kind("port", "a whole number from 0 to 65535", _read_port, _parse_port, _parse_port)
 FLAG = Kind("true or false", "true or false", _read_flag, _parse_flag, _parse_flag)
 SIZE = Kind("size", "a size such as 500MB or 20GiB", _read_size, _read_size, str)
@@ -139,8 +151,12 @@ LIMIT = Kind(
     "size or none", "a size such as 500MB or 20GiB, or none", _read_limit, _read_limit, str
 )
 COUNT = Kind("count or none", "a whole number, or none", _read_count, _parse_count, _write_count)
+TIME = Kind(
+    "time or none", "a time such as 90s, 15m or 2h, or none", _read_seconds, _read_seconds, str
+)
 FOLDER = Kind("folder", "an absolute folder, or one under ~", _read_folder, _read_folder, str)
 WORD = Kind("word", "a short printable text", _read_word, _read_word, str)
+WORDS = _list_of("words", "words, separated by spaces", _read_word)
 HOSTS = _list_of("addresses", "IP addresses such as 0.0.0.0", _read_word)
 MULTIADDRS = _list_of(
     "multiaddrs", "multiaddrs such as /ip4/192.0.2.1/tcp/9770/p2p/12D3KooW...", _read_multiaddr

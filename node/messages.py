@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import MISSING, dataclass, field, fields
 from typing import Any, TypeVar, get_args, get_origin
 
-from p2p.errors import AllodError, PeerFault, PeerRefused, UsageError, culprit
+from p2p.errors import AllodError, Busy, PeerFault, PeerRefused, UsageError, culprit
 
 MAX_REQUEST = 1 << 20  # bytes of one request: thousands of patterns fit, a wrong upload doesn't
 MAX_LINE = 256 << 20  # bytes of one answer line: `publish` lists a million files in about 150 MB
@@ -97,6 +97,8 @@ class Failure:
             return kind(self.message, status=0, peer=self.peer, next=self.next)
         if issubclass(kind, PeerFault):
             return kind(self.message, peer=self.peer, next=self.next)
+        if issubclass(kind, Busy):
+            return kind(self.message, retry_after=0.0, next=self.next)
         return kind(self.message, next=self.next)
 
     def json(self) -> dict[str, Any]:
@@ -272,6 +274,35 @@ class FetchParams:
     revision: str = ""  # a version, or a manifest CID
     pin: bool = True  # what was asked for by name stays until it is unpinned
     ask: bool = False  # somebody can be asked about a publisher who is new here
+    statement_only: bool = False  # what the publisher signed, and no file
+
+
+@dataclass(frozen=True, slots=True)
+class ServeParams:
+    """What ``serve`` is told; 0 and empty texts mean: as the configuration says."""
+
+    ref: str
+    name: str = ""  # what clients call it; empty: petname/name
+    file: str = ""  # which of several GGUF files
+    context: int = 0  # tokens of one request
+    slots: int = 0
+    engine: str = ""
+    share: bool = False  # peers whom serve.peers names may ask it
+    via_peers: bool = False  # peers may answer when this node cannot
+    upstream: str = ""  # URL of a server that answers in an engine's place
+    upstream_model: str = ""
+    upstream_key_file: str = ""  # absolute
+    lazy: bool = False  # load it when somebody asks
+    peers: tuple[str, ...] = ()  # multiaddrs to fetch it from
+    yes: bool = False  # answers trust on first use with yes
+    ask: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ModelParams:
+    """A served model, by its name or a reference to its release."""
+
+    model: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -441,6 +472,43 @@ class TrustDenyParams:
 
     what: str
     reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class TokenNewParams:
+    """What ``token.new`` is told: what the token is to be good for."""
+
+    name: str = ""  # empty: its id
+    models: tuple[str, ...] = ()  # names or patterns; none: every model
+    rpm: int | None = None  # requests a minute
+    tpd: int | None = None  # tokens of models a day
+    expires: str = ""  # a time from now such as 30d; empty or none: never
+    via_peers: bool = False  # its prompts may go to peers
+
+
+@dataclass(frozen=True, slots=True)
+class TokenParams:
+    """The name, or the id, of a token."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class UsageParams:
+    """What ``usage`` is told."""
+
+    token: str = ""  # name or id; empty: all
+    model: str = ""  # name, pattern or manifest CID; empty: all
+    days: int = 30  # today is one of them
+
+
+@dataclass(frozen=True, slots=True)
+class ReceiptParams:
+    """What ``receipt.check`` is told; files are absolute, an empty one is not compared."""
+
+    file: str
+    request: str = ""
+    response: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,21 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from node.kinds import COUNT, FLAG, FOLDER, HOSTS, LIMIT, MULTIADDRS, PORT, SIZE, WORD, Kind, one_of
+from node.kinds import (
+    COUNT,
+    FLAG,
+    FOLDER,
+    HOSTS,
+    LIMIT,
+    MULTIADDRS,
+    PORT,
+    SIZE,
+    TIME,
+    WORD,
+    WORDS,
+    Kind,
+    one_of,
+)
 from p2p.errors import ConfigError
 
 
@@ -106,6 +120,52 @@ class HttpSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class ServeSettings:
+    """Models behind the OpenAI-compatible door."""
+
+    engine: str = _key(
+        one_of("auto", "llama-server", "xllamacpp", "transformers", "vllm"),
+        "auto",
+        "what runs models; auto takes the first that is installed and can",
+    )
+    context: int | None = _key(
+        COUNT, 4096, "tokens of one request, prompt and answer; none: all that the model can"
+    )
+    slots: int | None = _key(COUNT, 2, "requests that one model answers at the same time")
+    queue: int | None = _key(COUNT, 32, "requests to one model that may wait for a slot")
+    threads: int | None = _key(
+        COUNT, None, "threads of one engine; none: one less than there are cores", shown="none"
+    )
+    memory: int | None = _key(
+        LIMIT, None, "memory of all engines together; none: 85 % of what is free", shown="none"
+    )
+    idle: float | None = _key(
+        TIME, 900.0, "time without a request after which a model is unloaded", shown="15m"
+    )
+    start_within: float | None = _key(
+        TIME, 120.0, "time in which an engine must be ready", shown="2m"
+    )
+    answer_within: float | None = _key(
+        TIME, 300.0, "time in which the next part of an answer must come", shown="5m"
+    )
+    auth: str = _key(
+        one_of("open", "token"), "open", "open: programs on this machine need no token"
+    )
+    origins: tuple[str, ...] = _key(
+        WORDS, (), "web pages that may use the door: https://chat.example.org", shown="empty"
+    )
+    peers: tuple[str, ...] = _key(
+        WORDS, (), "peer ids that may use what is shared; all: everybody", shown="empty"
+    )
+    moderation: str = _key(
+        WORD, "none", "model, or URL of one, that is asked about prompts and answers"
+    )
+    convert: str = _key(
+        one_of("auto", "f16", "bf16", "q8_0"), "auto", "what safetensors become for llama.cpp"
+    )
+
+
+@dataclass(frozen=True, slots=True)
 class PublishSettings:
     """What ``allod publish`` assumes."""
 
@@ -130,6 +190,7 @@ SECTIONS: Mapping[str, type] = {
     "lane": LaneSettings,
     "limits": LimitSettings,
     "http": HttpSettings,
+    "serve": ServeSettings,
     "publish": PublishSettings,
     "log": LogSettings,
 }

@@ -10,7 +10,8 @@ The class says whose fault it was and so who can mend it; ``code`` is the stable
     ├── VerificationFailed          4  VERIFICATION_FAILED  bytes and their promise differ
     │   └── SourceChanged           4  SOURCE_CHANGED       a file changed while it was read
     ├── Refused                     5  REFUSED              a policy, licence, consent or revocation
-    │   └── Untrusted               5  UNTRUSTED            nobody has said yes to the publisher yet
+    │   ├── Untrusted               5  UNTRUSTED            nobody has said yes to the publisher yet
+    │   └── BadToken                5  BAD_TOKEN            a token that is not good here
     ├── NetworkError                6  NETWORK              the network, or all of it that was tried
     │   ├── NoSources               6  NO_SOURCES           nobody who has it could be reached
     │   ├── PortInUse               6  PORT_IN_USE          another program listens there
@@ -20,6 +21,12 @@ The class says whose fault it was and so who can mend it; ``code`` is the stable
     │       ├── PeerGone            6  PEER_GONE            it closed, reset or fell silent
     │       └── PeerRefused         6  PEER_REFUSED         it answered, and the answer was no
     ├── NoNode                      7  NO_NODE              the command needs a running node
+    ├── EngineError                 1  ENGINE               an engine did not start, died or hung
+    │   ├── NoEngine                1  NO_ENGINE            nothing here can run that model
+    │   ├── Unsupported             2  UNSUPPORTED          the model's engine cannot do that
+    │   └── NoMemory                8  NO_MEMORY            it would take more memory than there is
+    ├── Busy                        1  BUSY                 all places, also for waiting, are taken
+    │   └── OverLimit               1  OVER_LIMIT           a token has used up what it was given
     └── StoreError                  8  STORE                the disk, or what is on it
         ├── QuotaExceeded           8  QUOTA                it would pass what the owner gave
         ├── DiskFull                8  DISK_FULL            the file system has no room
@@ -87,6 +94,12 @@ class Untrusted(Refused):
     code = "UNTRUSTED"
 
 
+class BadToken(Refused):
+    """A token for inference is unknown, revoked, expired, or not for that model."""
+
+    code = "BAD_TOKEN"
+
+
 class NetworkError(AllodError):
     """The network failed as a whole."""
 
@@ -150,6 +163,46 @@ class NoNode(AllodError):
     """The command needs a running node and none answers."""
 
     code, exit_code = "NO_NODE", 7
+
+
+class EngineError(AllodError):
+    """An engine did not start, died, gave no answer in time, or a wrong one."""
+
+    code = "ENGINE"
+
+
+class NoEngine(EngineError):
+    """No engine that is installed here can run that model."""
+
+    code = "NO_ENGINE"
+
+
+class Unsupported(EngineError):
+    """The engine, or the model, cannot do what a request asks for."""
+
+    code, exit_code = "UNSUPPORTED", 2
+
+
+class NoMemory(EngineError):
+    """A model would take more memory than this machine can give."""
+
+    code, exit_code = "NO_MEMORY", 8
+
+
+class Busy(AllodError):
+    """All slots of a model are taken, and all places of those who wait."""
+
+    code = "BUSY"
+
+    def __init__(self, message: str, *, retry_after: float, next: str = "") -> None:
+        super().__init__(message, next=next)
+        self.retry_after = retry_after  # seconds
+
+
+class OverLimit(Busy):
+    """A token has used up its requests of this minute, or its tokens of this day."""
+
+    code = "OVER_LIMIT"
 
 
 class StoreError(AllodError):

@@ -5,12 +5,14 @@ import sys
 
 import pytest
 
+# LangChain brings websockets along, and libp2p an old part of it.
+WEBSOCKETS = "ignore:websockets.legacy is deprecated:DeprecationWarning"
 SLIM = "from p2p.slim import slim_imports\nwith slim_imports():\n    import p2p.discovery\n"
 
 
 def run(program: str) -> str:
     """What a program prints; it must end well."""
-    command = [sys.executable, "-W", "error", "-c", program]
+    command = [sys.executable, "-W", "error", "-W", WEBSOCKETS, "-c", program]
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout
 
 

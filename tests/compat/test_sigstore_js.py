@@ -12,7 +12,7 @@ from p2p.envelope import open_bundle, sign_bundle
 from p2p.errors import VerificationFailed
 from p2p.keys import SecretKey
 from tests.compat.npm import NODE, install_or_skip
-from tests.p2p.statements import ALICE, BOB, RELEASE, SIGNED, altered, said
+from tests.p2p.statements import ALICE, BOB, RECEIPT, RELEASE, SIGNED, altered, said
 
 FOLDER = Path(__file__).parent / "sigstore_js"
 KEYS = {key.public.did: key.public.pem for key in (ALICE, BOB)}
@@ -40,12 +40,13 @@ def problems(*bundles: bytes, keys: dict[str, str] = KEYS) -> list[str | None]:
 
 
 def test_accepts_every_kind_of_bundle() -> None:
-    """Releases, large ones too, endorsements, evaluations and reviews, signed by other keys too."""
+    """Releases, large ones too, what others say of them, receipts; signed by other keys too."""
     bundles = [
         SIGNED,
         sign_bundle(RELEASE.payload, BOB),
         sign_bundle(b"{}" + b" " * (3 << 20), ALICE),
         *(said(kind) for kind in ("endorsement", "evaluation", "review")),
+        RECEIPT,
     ]
     assert problems(*bundles) == [None] * len(bundles)
 

@@ -14,6 +14,7 @@ from p2p.cid import CID, Codec, Hash
 from p2p.envelope import sign_bundle, signed_bytes
 from p2p.keys import SecretKey
 from p2p.manifest import FileEntry, Manifest, build_manifest
+from p2p.receipt import Body, Exchange, sign_receipt
 
 ALICE, BOB, CAROL = (SecretKey.from_seed(letter * 32) for letter in (b"a", b"b", b"c"))
 FILES = {"LICENSE": b"MIT", "a/b.bin": b"w" * 99, "a.bin": b"", "a-b.bin": b"-", "ä ö.txt": b"x"}
@@ -69,6 +70,11 @@ def said(
     return sign_bundle(payload, key)
 
 
+def body(data: bytes) -> Body:
+    """What a receipt says of a request or an answer."""
+    return Body(hashlib.sha256(data).hexdigest(), len(data))
+
+
 def altered(bundle: bytes, change: Callable[[dict[str, Any]], object]) -> bytes:
     """A bundle with a change made to its JSON, in canonical form."""
     value = json.loads(bundle)
@@ -95,4 +101,16 @@ def resigned(bundle: bytes, payload: bytes, key: SecretKey) -> bytes:
 
 RELEASE = release()
 SIGNED = sign_bundle(RELEASE.payload, ALICE)
+ASKED, ANSWERED = b'{"model":"alice/tiny"}', b'{"choices":[]}'
+EXCHANGE = Exchange(
+    model=RELEASE.cid,
+    publisher="alice",
+    endpoint="chat/completions",
+    request=body(ASKED),
+    response=body(ANSWERED),
+    status=200,
+    at="2026-11-23T00:00:00Z",
+    served_by=BOB.public.peer_id,
+)
+RECEIPT = sign_receipt(EXCHANGE, BOB)
 MODEL_SIG = write_model_signature(RELEASE, sums(), ALICE)

@@ -21,11 +21,14 @@ from p2p.bundles import keep_bundles
 from p2p.envelope import open_bundle
 from p2p.errors import UsageError, VerificationFailed
 from p2p.manifest import parse_manifest
+from p2p.receipt import check_receipt, read_receipt
 from tests.p2p.statements import (
     ALICE,
     BOB,
     CAROL,
+    EXCHANGE,
     MODEL_SIG,
+    RECEIPT,
     RELEASE,
     SIGNED,
     altered,
@@ -151,7 +154,21 @@ def refuse_model_signature(data: st.DataObject) -> None:
     assert keep_bundles(RELEASE.payload, [], [bundle], {ALICE.public}) == ()
 
 
-READERS = [refuse_manifest, refuse_signature, refuse_word, refuse_model_signature]
+def refuse_receipt(data: st.DataObject) -> None:
+    """A changed receipt is not for the exchange that the original was for, or not by its signer."""
+    bundle = changed_bundle(data, RECEIPT)
+    with pytest.raises(VerificationFailed):
+        check_receipt(
+            read_receipt(bundle),
+            manifest=EXCHANGE.model,
+            peer=BOB.public.peer_id,
+            request_sha256=EXCHANGE.request.sha256,
+            response_sha256=EXCHANGE.response.sha256,
+            now=1795392000.0,
+        )
+
+
+READERS = [refuse_manifest, refuse_signature, refuse_word, refuse_model_signature, refuse_receipt]
 
 
 def run(reader: Callable[[st.DataObject], None], count: int) -> None:

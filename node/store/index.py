@@ -4,7 +4,8 @@ It is a cache: whatever it says can be found out again from the files (see rebui
 written only after what it speaks of is safe on disk.
 WAL and ``synchronous=FULL``: with NORMAL, a power cut takes the last commits with it.
 
-This is the only module that knows asyncio, aiosqlite and trio_asyncio.
+This is the only module that knows asyncio, aiosqlite and trio_asyncio, so the other databases of a
+node (ledger/) are opened here too, each with steps of its own.
 The index brings an event loop of its own, so it works from every trio task, system tasks included.
 Each method is one whole transaction, takes its turn, and is shielded from there on: a cancel comes
 before BEGIN or after COMMIT, never between them.
@@ -47,27 +48,27 @@ class IndexBroken(StoreError):
 
 
 @contextmanager
-def _sqlite_errors() -> Iterator[None]:
+def _sqlite_errors(what: str) -> Iterator[None]:
     try:
         yield
     except sqlite3.Error as exc:
         code = getattr(exc, "sqlite_errorcode", 0) & 0xFF  # the rest is the extended code
         # A broken constraint: the tables contradict each other, for our changes keep them.
         if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CONSTRAINT):
-            raise IndexBroken(f"The index is damaged: {exc}.") from exc
+            raise IndexBroken(f"The {what} is damaged: {exc}.") from exc
         if code == sqlite3.SQLITE_FULL:
             raise DiskFull(
-                "The disk is full: the store could not write its index.",
+                f"The disk is full: the {what} could not be written.",
                 next="Free some room on this disk, or let `allod gc` delete what nobody pinned.",
             ) from exc
         if code in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM):
             raise ReadOnly(
-                f"The store's index may not be written: {exc}.",
-                next="Check the owner and the mount options of the store's folder.",
+                f"The {what} may not be written: {exc}.",
+                next="Check the owner and the mount options of the folder that it is in.",
             ) from exc
         if code == sqlite3.SQLITE_ERROR or isinstance(exc, sqlite3.ProgrammingError):
             raise  # our own mistake
-        raise StoreError(f"The store's index could not be used: {exc}.") from exc
+        raise StoreError(f"The {what} could not be used: {exc}.") from exc
 
 
 class Transaction:
@@ -96,9 +97,12 @@ class Transaction:
 class Index:
     """The open database; file_rows.py and release_rows.py know its tables."""
 
-    def __init__(self, loop: trio_asyncio.TrioEventLoop, database: aiosqlite.Connection) -> None:
+    def __init__(
+        self, loop: trio_asyncio.TrioEventLoop, database: aiosqlite.Connection, what: str
+    ) -> None:
         self._loop = loop
         self._database = database
+        self._what = what  # what errors call it
         self._turn = trio.Lock()
         self.suspect = False  # it may say less than the disk: then it is not marked as clean
 
@@ -119,7 +123,7 @@ class Index:
         async with self._turn:
             with trio.CancelScope(shield=True):
                 try:
-                    with _sqlite_errors():
+                    with _sqlite_errors(self._what):
                         result: T = await self._loop.run_aio_coroutine(transaction())
                 except StoreError:
                     self.suspect = True
@@ -161,10 +165,10 @@ class Index:
         """Read the whole database; ``IndexBroken`` if it contradicts itself."""
         rows = await self.ask("PRAGMA quick_check(1)")
         if rows != [("ok",)]:
-            raise IndexBroken(f"The index is damaged: {rows[0][0]}.")
+            raise IndexBroken(f"The {self._what} is damaged: {rows[0][0]}.")
 
 
-async def _connect(path: Path) -> aiosqlite.Connection:
+async def _connect(path: Path, steps: Sequence[str], what: str) -> aiosqlite.Connection:
     """Open the database and bring it to the present shape."""
     database = await aiosqlite.connect(path, isolation_level=None)
     try:
@@ -174,9 +178,9 @@ async def _connect(path: Path) -> aiosqlite.Connection:
         # unhex() is in SQLite since 3.41 only.
         await database.create_function("unhex_", 1, bytes.fromhex, deterministic=True)
         [[version]] = await database.execute_fetchall("PRAGMA user_version")
-        if version > len(STEPS):
-            raise IndexBroken(f"The index has version {version}, this program knows {len(STEPS)}.")
-        for number, step in enumerate(STEPS[version:], version + 1):
+        if version > len(steps):
+            raise IndexBroken(f"The {what} has version {version}, this program knows {len(steps)}.")
+        for number, step in enumerate(steps[version:], version + 1):
             await database.executescript(
                 f"BEGIN IMMEDIATE; {step}; PRAGMA user_version = {number}; COMMIT;"
             )
@@ -187,18 +191,23 @@ async def _connect(path: Path) -> aiosqlite.Connection:
 
 
 @asynccontextmanager
-async def open_index(path: Path) -> AsyncIterator[Index]:
-    """Open the index at ``path``, or make it; ``IndexBroken`` when it is of no use."""
+async def open_index(
+    path: Path, steps: Sequence[str] = STEPS, *, what: str = "store's index"
+) -> AsyncIterator[Index]:
+    """Open the database at ``path``, or make it; ``IndexBroken`` when it is of no use.
+
+    ``steps`` lead to its present shape, as in migrations.py; ``what`` is what errors call it.
+    """
     failure: BaseException | None = None
     async with trio_asyncio.open_loop() as loop:
         # An error that passes through the loop's nurseries would come out wrapped in groups.
         try:
-            with trio.CancelScope(shield=True), _sqlite_errors():
-                database = await loop.run_aio_coroutine(_connect(path))
+            with trio.CancelScope(shield=True), _sqlite_errors(what):
+                database = await loop.run_aio_coroutine(_connect(path, steps, what))
             try:
-                yield Index(loop, database)
+                yield Index(loop, database, what)
             finally:
-                with trio.CancelScope(shield=True), _sqlite_errors():
+                with trio.CancelScope(shield=True), _sqlite_errors(what):
                     await loop.run_aio_coroutine(database.close())
         except (Exception, KeyboardInterrupt) as exc:  # whatever it is: raised again below
             failure = exc

@@ -3,7 +3,8 @@
 Loopback is no trust boundary: any web page that the owner opens can send requests to it.
 So the guard wants a Host that names this machine (a page can point its own domain here: DNS
 rebinding), an Origin, if there is one, that is this very door, and no word from the browser that
-another site is behind the request. Who may do what is not its business; see ``control``.
+another site is behind the request. Pages that the owner names may use the doors for models
+(``origins``). Who may do what is not its business; see ``control``.
 
 Knows Starlette and hypercorn; knows no operation, store or network.
 """
@@ -26,6 +27,7 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from node.api.origins import Origins
 from p2p.errors import NetworkError, PortInUse
 
 MAX_HEADERS = 16 << 10  # bytes of a request's head, as on the other doors (p2p/http.py)
@@ -64,27 +66,55 @@ async def answer_and_close(response: Response, scope: Scope, receive: Receive, s
 
 
 class Guard:
-    """ASGI middleware: only requests that name this machine, and come from nowhere else, pass."""
+    """ASGI middleware: only requests that name this machine, and come from nowhere else, pass.
 
-    def __init__(self, app: ASGIApp) -> None:
+    But for pages of ``origins``, which pass to the doors for models.
+    """
+
+    def __init__(self, app: ASGIApp, origins: Origins) -> None:
         self._app = app
+        self._origins = origins
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the request on, or answer 400 or 403."""
+        """Pass the request on, or answer a preflight, 400 or 403."""
         if scope["type"] == "lifespan":
             await self._app(scope, receive, send)
-        elif scope["type"] != "http":
+            return
+        if scope["type"] != "http":
             await send({"type": "websocket.close", "code": 1008})
-        elif problem := _problem(scope):
+            return
+        headers = _headers(scope)
+        guest = self._guest(scope["path"], headers)
+        extra = [(b"x-content-type-options", b"nosniff")]
+        if guest:
+            extra += self._origins.headers(guest)
+        asked = headers.get(b"access-control-request-method")
+        if problem := _problem(scope, headers, guest):
             await answer_and_close(problem, scope, receive, send)
+        elif guest and scope["method"] == "OPTIONS" and asked:
+            wanted = ", ".join(headers.get(b"access-control-request-headers", ()))
+            private = b"access-control-request-private-network" in headers
+            answer = self._origins.preflight(guest, wanted, private)
+            await answer_and_close(answer, scope, receive, send)
         else:
-            await self._app(scope, receive, _without_sniffing(send))
+            await self._app(scope, receive, _with_headers(send, extra))
+
+    def _guest(self, path: str, headers: dict[bytes, list[str]]) -> str:
+        """Return the origin of a page that the owner lets in here, or nothing."""
+        origins = headers.get(b"origin", [])
+        if len(origins) == 1 and self._origins.allows(origins[0], path):
+            return origins[0]
+        return ""
 
 
-def _problem(scope: Scope) -> Response | None:
+def _headers(scope: Scope) -> dict[bytes, list[str]]:
     headers: dict[bytes, list[str]] = {}
     for name, value in scope["headers"]:
         headers.setdefault(name.lower(), []).append(value.decode("latin-1").strip())
+    return headers
+
+
+def _problem(scope: Scope, headers: dict[bytes, list[str]], guest: str) -> Response | None:
     hosts = headers.get(b"host", [])
     if len(hosts) != 1:
         return refusal(400, "USAGE", f"A request has one Host, but {len(hosts)} came.")
@@ -94,6 +124,8 @@ def _problem(scope: Scope) -> Response | None:
             "REFUSED",
             "This door answers to 127.0.0.1, [::1] and localhost only, but the Host is another.",
         )
+    if guest:
+        return None
     for origin in headers.get(b"origin", []):
         if origin.lower() != f"{scope['scheme']}://{hosts[0]}".lower():
             return refusal(403, "REFUSED", "Another site's page may not speak to this node.")
@@ -103,13 +135,10 @@ def _problem(scope: Scope) -> Response | None:
     return None
 
 
-def _without_sniffing(send: Send) -> Send:
+def _with_headers(send: Send, extra: list[tuple[bytes, bytes]]) -> Send:
     async def send_marked(message: Message) -> None:
         if message["type"] == "http.response.start":
-            message["headers"] = [
-                *message.get("headers", ()),
-                (b"x-content-type-options", b"nosniff"),
-            ]
+            message["headers"] = [*message.get("headers", ()), *extra]
         await send(message)
 
     return send_marked
@@ -121,9 +150,13 @@ async def _plain_error(request: Request, exc: Exception) -> Response:
     return refusal(exc.status_code, code, f"{exc.detail}.", **dict(exc.headers or {}))
 
 
-def loopback_app(routes: Sequence[BaseRoute]) -> ASGIApp:
-    """Join the doors' routes into one application behind the guard."""
-    return Guard(Starlette(routes=routes, exception_handlers={HTTPException: _plain_error}))
+def loopback_app(routes: Sequence[BaseRoute], *, origins: Sequence[str] = ()) -> ASGIApp:
+    """Join the doors' routes into one application behind the guard.
+
+    Pages of ``origins`` may use the doors for models: https://chat.example.org.
+    """
+    app = Starlette(routes=routes, exception_handlers={HTTPException: _plain_error})
+    return Guard(app, Origins(origins))
 
 
 class Started(Protocol):

@@ -1,4 +1,7 @@
-"""The real network of a fetch: a libp2p host and its discovery, as ``crew.Network``."""
+"""The real network of a fetch: a libp2p host and its discovery, as ``crew.Network``.
+
+It also finds the peers that answer for a model, as ``federation.survey.Network`` wants it.
+"""
 
 import logging
 from collections.abc import Sequence
@@ -12,7 +15,8 @@ from p2p.discovery import Discovery
 from p2p.errors import StoreError, UsageError
 from p2p.host import Host
 from p2p.lane import Encryption
-from p2p.sources import PeerSource, Source
+from p2p.serving import serving_key
+from p2p.sources import PeerSource
 
 log = logging.getLogger(__name__)
 
@@ -39,7 +43,7 @@ class PeerNetwork:
         self._gate = gate
         self._join_by = trio.current_time() + JOIN_WITHIN
 
-    def hinted(self, multiaddr: str) -> Source:
+    def hinted(self, multiaddr: str) -> PeerSource:
         """A source at an address with a peer id; UsageError if it is none."""
         address = Address.parse(multiaddr)
         if address.peer is None:
@@ -49,20 +53,25 @@ class PeerNetwork:
             )
         return self._source(address.peer, (multiaddr,))
 
-    def neighbours(self) -> Sequence[Source]:
+    def neighbours(self) -> Sequence[PeerSource]:
         """Nodes of the LAN and those that are connected."""
         near = {peer.peer: peer.addresses for peer in self._discovery.lan_peers()}
         near |= {peer.peer: peer.addresses for peer in self._host.peers()}
         return [self._source(peer, addresses) for peer, addresses in near.items()]
 
-    async def providers(self, cid: CID) -> Sequence[Source]:
+    async def providers(self, cid: CID) -> Sequence[PeerSource]:
         """Nodes that the DHT names for ``cid``; a node that has just started joins it first."""
         with trio.move_on_at(self._join_by):
             await self._discovery.wait_ready()
         found = await self._discovery.providers(cid)
         return [self._source(info.peer, info.addresses) for info in found]
 
-    def _source(self, peer: str, addresses: Sequence[str]) -> Source:
+    async def answering(self, manifest: CID, within: float) -> Sequence[PeerSource]:
+        """Nodes that the DHT says answer for a release, those found in ``within`` seconds."""
+        found = await self._discovery.providers(serving_key(manifest), timeout=within)
+        return [self._source(info.peer, info.addresses) for info in found]
+
+    def _source(self, peer: str, addresses: Sequence[str]) -> PeerSource:
         return PeerSource(self._host, peer, addresses, lanes=self._lanes)
 
     def ban(self, peer: str, reason: str) -> None:

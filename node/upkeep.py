@@ -1,19 +1,22 @@
-"""What a node does all the time: keep its releases announced, remember the peers that it met."""
+"""What a node does all the time: keep announced what it holds and what it answers for, remember
+the peers that it met."""
 
 import json
 import logging
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import trio
 
 from node.gate import Gate
+from node.inference import Inference
 from node.store import Release, Store, durable
 from p2p.cid import CID
 from p2p.errors import AllodError, StoreError
 from p2p.manifest import Manifest, parse_manifest
 from p2p.references import publisher_cid
+from p2p.serving import serving_key
 
 if TYPE_CHECKING:  # publishing needs none of libp2p
     from node.crew import Network
@@ -78,6 +81,37 @@ async def _keys(store: Store, release: Release) -> list[CID]:
         return []
     payload, _, listing = known
     return release_keys(parse_manifest(payload, listing))
+
+
+async def keep_shared(
+    local: Inference, gate: Gate, network: "Network", next_change: Callable[[], trio.Event]
+) -> None:
+    """Announce for which models this node answers peers; withdraw what it shares no longer.
+
+    ``next_change`` returns what is set when other models are shared; the policy is followed too.
+    """
+    announced: set[CID] = set()
+    while True:
+        changes = gate.next_change(), next_change()  # before the look, so that none is missed
+        shared = [one.manifest for one in local.served() if one.shared and one.state != "remote"]
+        wanted = {serving_key(one) for one in shared if await gate.refuses(one) is None}
+        network.withdraw(sorted(announced - wanted))
+        network.announce(sorted(wanted))
+        announced = wanted
+        with trio.move_on_after(ANNOUNCE_AGAIN):
+            await _first(*changes)
+
+
+async def _first(*events: trio.Event) -> None:
+    """Wait for the first of some events."""
+
+    async def until(event: trio.Event) -> None:
+        await event.wait()
+        nursery.cancel_scope.cancel()
+
+    async with trio.open_nursery() as nursery:
+        for event in events:
+            nursery.start_soon(until, event)
 
 
 async def keep_peers(discovery: "Discovery", file: Path) -> None:

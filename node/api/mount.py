@@ -11,8 +11,8 @@ from starlette.responses import Response as WebResponse
 from starlette.responses import StreamingResponse
 from starlette.routing import BaseRoute, Route
 
-from p2p.errors import AllodError
-from p2p.http import FileBody, Handler, Request, Response, error_response
+from p2p.errors import AllodError, NotFound
+from p2p.http import FileBody, Handler, LiveBody, Request, Response, error_response
 
 PIECE = 1 << 20  # bytes read from a file at once
 
@@ -30,6 +30,8 @@ def peer_routes(handler: Handler) -> list[BaseRoute]:
         )
         try:
             response = await handler(request)
+            if isinstance(response.body, LiveBody):
+                raise NotFound("What is made for one peer is answered on its own stream.")
         except AllodError as exc:
             response = error_response(exc)
         return _web(response)
@@ -45,6 +47,7 @@ def _web(response: Response) -> WebResponse:
     body = response.body
     if isinstance(body, bytes):
         return WebResponse(body, response.status, headers)
+    assert not isinstance(body, LiveBody)
     if isinstance(body, FileBody):
         headers["content-length"] = str(body.length)
         return StreamingResponse(_pieces(body), response.status, headers)

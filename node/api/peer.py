@@ -8,6 +8,8 @@
     GET /allod/v1/publisher/{id}/{file}  what a publisher says: a file of its TUF metadata
     GET /allod/v1/lane                   an offer of a lane; over libp2p streams only
 
+Where models are shared, peers are answered for them too, see answers.py; streams only as well.
+
 It answers from the store alone: it never asks the network on behalf of a stranger.
 The same answers go over libp2p streams and loopback HTTP.
 """
@@ -24,7 +26,7 @@ from node.gate import Gate
 from node.store import Store
 from p2p.cid import CID, Codec
 from p2p.errors import NotFound
-from p2p.http import Request, Response
+from p2p.http import Handler, Request, Response
 from p2p.lane.offer import Encryption, Offer
 
 MAX_HAVE_FILES: Final = 100_000
@@ -46,13 +48,16 @@ class PeerApi:
         offer: Callable[[str, Encryption], Offer] | None = None,
         *,
         gate: Gate | None = None,
+        answers: Handler | None = None,
     ) -> None:
-        """``offer`` makes lanes; only for an instance whose every asker has proved who it is.
+        """``offer`` makes lanes, ``answers`` answers for shared models: both only for an instance
+        whose every asker has proved who it is.
 
         ``gate`` says what is given to others; without one all that is held is.
         """
         self._store = store
         self._offer = offer
+        self.answers = answers
         self._gate = gate
         self._gateway = Gateway(store, gate)
         self._counting = trio.Lock()
@@ -78,6 +83,8 @@ class PeerApi:
                 wants: Encryption = "off" if request.query.get("encryption") == "off" else "tls"
                 body = self._offer(request.peer, wants).encode()
                 return Response(200, {"content-type": "application/json"}, body)
+            case ["", "allod", "v1", "serving" | "answer" | "receipt", *_] if self.answers:
+                return await self.answers(request)
         raise NotFound(f"There is nothing at {request.path} on this node.")
 
     async def _outline(self, cid: CID) -> Response:

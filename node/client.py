@@ -26,6 +26,7 @@ from node.presence import Presence, card_file, find_node
 from p2p.errors import AllodError, NoNode, culprit
 
 if TYPE_CHECKING:
+    from node.accounts import Accounts
     from node.keyring import Keyring
     from node.operations import Node, Operation
 
@@ -163,6 +164,8 @@ def run_here(config: Config, name: str, params: object, listen: Listen) -> Json:
 
 class BareNode:
     """As much of a node as an operation gets that needs only the configuration and the keys."""
+
+    accounts: "Accounts | None" = None  # who wants them opens the ledger itself
 
     def __init__(self, config: Config) -> None:
         self.config = config

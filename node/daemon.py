@@ -3,7 +3,7 @@
 Leaving the block stops everything, in order: the door, the network, the store. There is no stop().
 """
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import trio
@@ -11,30 +11,49 @@ import trio
 from node.api.control import control_routes
 from node.api.loopback import loopback_app, serve_loopback
 from node.api.mount import peer_routes
+from node.api.ollama import ollama_routes
+from node.api.openai import openai_routes
 from node.api.peer import PeerApi
 from node.config import Config
 from node.messages import NoParams
-from node.node import open_node
+from node.node import Node, open_node
 from node.operations import OPERATIONS
 from node.presence import announce_node, make_token
+from node.serving.desk import open_serving
 
 
 async def run_daemon(
     config: Config,
     *,
     ready: Callable[[dict[str, Any]], None],
+    then: Callable[[Node], Awaitable[None]] | None = None,
     task_status: Any = trio.TASK_STATUS_IGNORED,
 ) -> None:
-    """Run a node with its HTTP door until cancelled; ``ready`` gets its status once it serves."""
-    async with open_node(config, network=not config.p2p.offline) as node:
-        token = make_token(config)
-        routes = [*control_routes(node, token), *peer_routes(PeerApi(node.store, gate=node.gate))]
+    """Run a node with its HTTP door until cancelled; ``ready`` gets its status once it serves.
+
+    ``then`` is done after that; what it raises ends the node.
+    """
+    token = make_token(config)
+    network = not config.p2p.offline
+    async with (
+        open_node(config, network=network, control_token=token) as node,
+        open_serving(node) as desk,
+    ):
+        routes = [
+            *control_routes(node, token),
+            *peer_routes(PeerApi(node.store, gate=node.gate)),
+            *openai_routes(desk),
+            *ollama_routes(desk),
+        ]
+        app = loopback_app(routes, origins=config.serve.origins)
         async with trio.open_nursery() as nursery:
-            url = await nursery.start(serve_loopback, loopback_app(routes), config.http.port)
+            url = await nursery.start(serve_loopback, app, config.http.port)
             node.http_url = url
             with announce_node(config, http=url, token=token):
                 ready(await OPERATIONS["status"].run(node, NoParams(), lambda event: None))
                 task_status.started()
+                if then is not None:
+                    await then(node)
                 await trio.to_thread.run_sync(_import_verbs)
                 await trio.sleep_forever()
 

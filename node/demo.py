@@ -3,41 +3,32 @@
 A bootstrap server and three nodes run as processes on loopback, each in a folder of its own.
 One publishes a model; the others find it through the DHT and fetch it, the last from two holders
 at once; a disk corrupts a copy and is caught; a fetch is killed and goes on.
+Then a real model, small enough for any machine, is published, fetched, served, and asked something.
 Everything goes through the same commands that a person types, and their ``--json`` answers are
 what is checked. Nothing is left behind, and nothing leaves the machine.
 """
 
 import json
 import shutil
-import subprocess
-import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
-from node.config import child_environ
 from node.demo_model import make_model
-from p2p.errors import AllodError
+from node.demo_people import Person, bootstrap_server, check
 
-START_WITHIN = 60.0  # seconds for a node to say that it serves; usually three
-FIND_WITHIN = 60.0  # seconds for the DHT to tell of a release
-KILL_AT = 0.4  # of the bytes: where the fetch is killed
 SLOW_LINE = "25MB"  # a second: slow enough that a fetch can be killed in the middle
 DAMAGE_AT = 5_000_000  # the byte that the disk flips
 
 Json = dict[str, Any]
 
 
-class DemoFailed(AllodError):
-    """A step of the demo did not do what it promises."""
-
-
-def main(*, as_json: bool, quiet: bool) -> int:
-    """Run the demo; 0 when every step did what it promises."""
+def main(*, as_json: bool, quiet: bool, chat: bool = True) -> int:
+    """Run the demo; 0 when every step did what it promises. Without ``chat``, no real model."""
     steps: list[str] = []
     started = time.monotonic()
 
@@ -49,7 +40,11 @@ def main(*, as_json: bool, quiet: bool) -> int:
     folder = Path(tempfile.mkdtemp(prefix="allod-demo-"))
     try:
         with ExitStack() as stack:
-            _story(folder, stack, say)
+            alice, bob = _story(folder, stack, say)
+            if chat:
+                from node.demo_serving import serve_and_ask
+
+                serve_and_ask(folder, alice, bob, say, aloud=not as_json and not quiet)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     seconds = time.monotonic() - started
@@ -61,9 +56,10 @@ def main(*, as_json: bool, quiet: bool) -> int:
     return 0
 
 
-def _story(folder: Path, stack: ExitStack, say: Callable[[str], None]) -> None:
+def _story(folder: Path, stack: ExitStack, say: Callable[[str], None]) -> tuple[Person, Person]:
+    """Publish, find, fetch, damage, kill; Alice and Bob, whose nodes go on running."""
     say("1. A bootstrap server and three nodes start, as processes on this machine.")
-    bootstrap = stack.enter_context(_bootstrap(folder / "bootstrap"))
+    bootstrap = stack.enter_context(bootstrap_server(folder / "bootstrap"))
     alice, bob, carol = (Person(folder / name, bootstrap) for name in ("alice", "bob", "carol"))
     ready = [stack.enter_context(person.node()) for person in (alice, bob, carol)]
     for person, status in zip((alice, bob, carol), ready, strict=True):
@@ -117,74 +113,7 @@ def _story(folder: Path, stack: ExitStack, say: Callable[[str], None]) -> None:
     check(moved["local"] + moved["fetched"] == size, "the rest was fetched")
     _same(Path(got["path"]), folder / "tiny")
     say(f"   {_mb(moved['local'])} were there and verified, {_mb(moved['fetched'])} came.")
-
-
-class Person:
-    """Somebody with a node's home of their own, who types commands."""
-
-    def __init__(self, home: Path, bootstrap: str, *, line: str = "none") -> None:
-        self.name = home.name
-        self._environ = child_environ(home)
-        self._home = home
-        home.mkdir(parents=True)
-        (home / "config.toml").write_text(
-            "[p2p]\nport = 0\nmdns = false\nlisten = ['127.0.0.1']\n"
-            f"bootstrap = ['{bootstrap}']\n[http]\nport = 0\n[limits]\ndown = '{line}'\n"
-        )
-
-    @contextmanager
-    def node(self) -> Iterator[Json]:
-        """Run ``allod up``; yields its status."""
-        with _process(["-m", "node.cli", "up", "--json"], self._home, self._environ) as process:
-            yield _ready_line(process, f"{self.name}'s node", self._home)
-
-    def run(self, *words: str, fails: int = 0) -> Json:
-        """Run one command to its end and return what ``--json`` printed."""
-        done = subprocess.run(
-            [sys.executable, "-m", "node.cli", *words, "--json"],
-            env=self._environ,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        if done.returncode != fails:
-            raise DemoFailed(
-                f"allod {words[0]} of {self.name} ended with {done.returncode}: "
-                f"{(done.stdout + done.stderr).strip()[-600:]}"
-            )
-        answer: Json = json.loads(done.stdout)
-        return answer
-
-    def fetch(self, manifest: str) -> Json:
-        """Fetch, trying again while the news of the release is still on its way."""
-        begin = time.monotonic()
-        while True:
-            start = time.monotonic()
-            try:
-                got = self.run("fetch", manifest)
-            except DemoFailed:
-                if time.monotonic() > begin + FIND_WITHIN:
-                    raise
-                continue
-            return got | {"seconds": time.monotonic() - start}
-
-    def fetch_and_die(self, manifest: str) -> int:
-        """Start a fetch, kill it with SIGKILL in the middle; how many bytes it said it had."""
-        command = [sys.executable, "-m", "node.cli", "fetch", manifest, "--json"]
-        process = subprocess.Popen(
-            command, env=self._environ, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
-        )
-        assert process.stderr is not None
-        try:
-            for line in process.stderr:
-                progress = _progress(line)
-                if progress and KILL_AT < progress["done"] / progress["total"] < 1:
-                    return int(progress["done"])
-        finally:
-            process.kill()
-            process.wait()
-            process.stderr.close()
-        raise DemoFailed("The fetch ended before it could be killed.")
+    return alice, bob
 
 
 def _shares(fetched: Json) -> Counter[str]:
@@ -193,53 +122,6 @@ def _shares(fetched: Json) -> Counter[str]:
     for source in fetched["sources"]:
         shares[source["peer"]] += source["bytes"]
     return shares
-
-
-def _progress(line: str) -> Json | None:
-    try:
-        event = json.loads(line).get("progress")
-    except ValueError:
-        return None
-    return event if event and event["phase"] == "fetch" and event["total"] else None
-
-
-@contextmanager
-def _bootstrap(home: Path) -> Iterator[str]:
-    """Run a bootstrap server; yields the address at which it is reached."""
-    home.mkdir()
-    words = ["-m", "bootstrap", "--json", "--port", "0", "--http-port", "0", "--home", str(home)]
-    words += ["--listen", "127.0.0.1"]
-    with _process(words, home, child_environ(home)) as process:
-        yield _ready_line(process, "the bootstrap server", home)["addresses"][0]
-
-
-@contextmanager
-def _process(words: list[str], home: Path, environ: dict[str, str]) -> Iterator[Any]:
-    with (home / "stderr.txt").open("w") as log:
-        process = subprocess.Popen(
-            [sys.executable, *words], env=environ, stdout=subprocess.PIPE, stderr=log, text=True
-        )
-    try:
-        yield process
-    finally:
-        process.terminate()
-        try:
-            process.wait(10)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-        process.stdout.close()  # type: ignore[union-attr]
-
-
-def _ready_line(process: Any, who: str, home: Path) -> Json:
-    """Return the JSON object that a server prints when it serves."""
-    stream: IO[str] = process.stdout
-    line = stream.readline()
-    if not line:
-        log = (home / "stderr.txt").read_text().strip()[-600:]
-        raise DemoFailed(f"{who.capitalize()} did not start: {log}")
-    answer: Json = json.loads(line)
-    return answer
 
 
 def flip(file: Path, offset: int) -> None:
@@ -259,12 +141,6 @@ def _same(left: Path, right: Path) -> None:
         if file.is_file():
             other = left / file.relative_to(right)
             check(other.read_bytes() == file.read_bytes(), f"{other.name} arrived as it was")
-
-
-def check(holds: bool, promise: str) -> None:
-    """Raise DemoFailed unless a step did what it promises."""
-    if not holds:
-        raise DemoFailed(f"The demo expected that {promise}, and that is not so.")
 
 
 def _mb(size: float) -> str:

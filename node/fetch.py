@@ -144,6 +144,10 @@ async def _fetch(
     chosen = select_files(manifest.files, params.include, params.exclude)
     verdict = await node.gate.admit(manifest, statement.bundles, asked, chosen=chosen)
     report(Note(f"The policy lets it in, by {verdict.rule}."))
+    if params.statement_only:
+        if await store.release(cid) is None:
+            await store.record(manifest, statement.bundles, pin=params.pin, complete=False)
+        return _result(params, statement, _Plan([], [], []), crew, None)
     # Two files with the same bytes are one to fetch: a partial file has a single writer.
     contents = {entry.cid: entry for entry in reversed(chosen)}
     wanted = await _outlines(list(reversed(contents.values())), store, crew, report)

@@ -27,7 +27,10 @@ from p2p.errors import NetworkError
 from p2p.slim import slim_imports
 
 if TYPE_CHECKING:
+    from node.accounts import Accounts
+    from node.api.peer import PeerApi
     from node.crew import Network
+    from node.serving.fleet import Fleet
     from p2p.discovery import Discovery
     from p2p.host import Host
     from p2p.lane import LaneServer
@@ -46,7 +49,11 @@ class Node:
         rulebook = Rulebook(config.folders.config_file.parent, trust / "communities")
         self.gate = Gate(rulebook, store, self.keyring, trust)
         store.publishers.changed.append(lambda publisher: self.gate.changed())
+        self.accounts: Accounts | None = None
+        self.fleet: Fleet | None = None
         self.host: Host | None = None
+        self.peer_api: PeerApi | None = None
+        """What peers are answered over libp2p streams."""
         self.discovery: Discovery | None = None
         self.http_url: str | None = None
         self._network: Network | None = None
@@ -86,9 +93,13 @@ class Node:
 
 
 @asynccontextmanager
-async def open_node(config: Config, *, network: bool) -> AsyncIterator[Node]:
+async def open_node(
+    config: Config, *, network: bool, control_token: str = ""
+) -> AsyncIterator[Node]:
     """Open the store, and with ``network`` a libp2p host that serves it.
 
+    With ``control_token``, a daemon's, the accounts too, which hold the ledger as long as the node
+    runs; commands that need them without a daemon open the ledger themselves (tokens.py).
     StoreError when the store cannot be used, NetworkError when the port cannot.
     """
     async with AsyncExitStack() as stack:
@@ -96,6 +107,14 @@ async def open_node(config: Config, *, network: bool) -> AsyncIterator[Node]:
             open_store(config.store.folder, quota=config.store.quota, reserve=config.store.reserve)
         )
         node = Node(config, store)
+        if control_token:
+            from node.accounts import open_accounts
+
+            node.accounts = await stack.enter_async_context(
+                open_accounts(
+                    config.folders.data, auth=config.serve.auth, control_token=control_token
+                )
+            )
         if network:
             await _go_online(node, stack)
         yield node
@@ -128,7 +147,8 @@ async def _go_online(node: Node, stack: AsyncExitStack) -> None:
     if config.lane.enabled:
         lanes = await stack.enter_async_context(_open_lanes(node, host))
     offer = lanes.offer if lanes is not None else None
-    host.set_handler(PeerApi(node.store, offer, gate=node.gate))
+    node.peer_api = PeerApi(node.store, offer, gate=node.gate)
+    host.set_handler(node.peer_api)
     discovery = await stack.enter_async_context(open_discovery(host))
     nursery = await stack.enter_async_context(trio.open_nursery())
     stack.callback(nursery.cancel_scope.cancel)

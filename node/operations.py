@@ -30,16 +30,22 @@ from node.messages import (
     KeyParams,
     KeySignParams,
     LimitsParams,
+    ModelParams,
     NoParams,
     ProvenanceParams,
     PublishParams,
+    ReceiptParams,
     RefParams,
     Report,
     SearchParams,
+    ServeParams,
+    TokenNewParams,
+    TokenParams,
     TrustAddParams,
     TrustDenyParams,
     TrustRmParams,
     TrustSubscribeParams,
+    UsageParams,
     VerifyParams,
     WithdrawParams,
 )
@@ -48,10 +54,12 @@ from node.settings import find_setting, settings, show_value
 from p2p.errors import NoNode, UsageError
 
 if TYPE_CHECKING:  # a command that only reads the configuration pays for none of these
+    from node.accounts import Accounts
     from node.claims import Claims
     from node.crew import Network
     from node.gate import Gate
     from node.keyring import Keyring
+    from node.serving.fleet import Fleet
     from node.store import Store
     from p2p.cid import CID
     from p2p.discovery import Discovery
@@ -70,6 +78,10 @@ class Node(Protocol):
     def store(self) -> "Store": ...
     @property
     def keyring(self) -> "Keyring": ...
+    @property
+    def accounts(self) -> "Accounts | None": ...
+    @property
+    def fleet(self) -> "Fleet | None": ...
     @property
     def host(self) -> "Host | None": ...
     @property
@@ -374,7 +386,7 @@ async def revoke(node: Node, params: WithdrawParams, report: Report) -> Json:
 
 async def status(node: Node, params: NoParams, report: Report) -> Json:
     """Say who this node is, where it answers, what it holds."""
-    from node.holdings import usage
+    from node.holdings import usage as store_usage
 
     host = node.host
     return {
@@ -384,7 +396,69 @@ async def status(node: Node, params: NoParams, report: Report) -> Json:
         "addresses": list(host.addresses) if host is not None else [],
         "http": node.http_url,
         "peers": len(host.peers()) if host is not None else 0,
-    } | await usage(node.store)
+    } | await store_usage(node.store)
+
+
+# -- models that answer
+
+
+async def serve(node: Node, params: ServeParams, report: Report) -> Json:
+    """Serve a release."""
+    from node.serving import verbs
+
+    return await verbs.serve(params, node, report)
+
+
+async def stop(node: Node, params: ModelParams, report: Report) -> Json:
+    """Serve a model no longer."""
+    from node.serving import verbs
+
+    return await verbs.stop(params, node, report)
+
+
+async def ps(node: Node, params: NoParams, report: Report) -> Json:
+    """List the models that are served."""
+    from node.serving import verbs
+
+    return await verbs.ps(params, node, report)
+
+
+# -- tokens, and what was used of the models
+
+
+async def token_new(node: Node, params: TokenNewParams, report: Report) -> Json:
+    """Make a token."""
+    from node.tokens import new_token
+
+    return await new_token(node, params)
+
+
+async def token_list(node: Node, params: NoParams, report: Report) -> Json:
+    """List the tokens; none of them is shown itself."""
+    from node.tokens import list_tokens
+
+    return await list_tokens(node)
+
+
+async def token_revoke(node: Node, params: TokenParams, report: Report) -> Json:
+    """Make a token good for nothing."""
+    from node.tokens import revoke_token
+
+    return await revoke_token(node, params.name)
+
+
+async def usage(node: Node, params: UsageParams, report: Report) -> Json:
+    """Say what was used, by day, token and model."""
+    from node.tokens import show_usage
+
+    return await show_usage(node, params)
+
+
+async def receipt_check(node: Node, params: ReceiptParams, report: Report) -> Json:
+    """Check a receipt, which takes nothing of a node."""
+    from node.receipts import check_file
+
+    return await check_file(params)
 
 
 # -- looking at releases
@@ -526,6 +600,14 @@ _TABLE: tuple[Operation[Any], ...] = (
     Operation("trust.list", NoParams, trust_list, "store"),
     Operation("trust.subscribe", TrustSubscribeParams, trust_subscribe, "network"),
     Operation("trust.deny", TrustDenyParams, trust_deny, "store"),
+    Operation("serve", ServeParams, serve, "network"),
+    Operation("stop", ModelParams, stop, "store"),
+    Operation("ps", NoParams, ps, "store"),
+    Operation("token.new", TokenNewParams, token_new, "nothing"),
+    Operation("token.list", NoParams, token_list, "nothing"),
+    Operation("token.revoke", TokenParams, token_revoke, "nothing"),
+    Operation("usage", UsageParams, usage, "nothing"),
+    Operation("receipt.check", ReceiptParams, receipt_check, "nothing", here_only=True),
     Operation("config.list", NoParams, config_list, "nothing"),
     Operation("config.get", ConfigKeyParams, config_get, "nothing"),
     Operation("config.set", ConfigSetParams, config_set, "nothing"),

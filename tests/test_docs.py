@@ -8,9 +8,17 @@ from pathlib import Path
 
 import click
 import pytest
+from starlette.routing import BaseRoute
 
-from node.api import gateway, peer
+from node.api import answers, gateway, peer
 from node.api.control import control_routes
+from node.api.ollama import ollama_routes
+from node.api.ollama import requests as ollama_requests
+from node.api.openai import openai_routes
+from node.api.openai import requests as openai_requests
+from node.api.openai.errors import CODES
+from node.api.openai.responses import RESPONSES, RESPONSES_IGNORED, RESPONSES_REFUSED
+from node.api.origins import EXPOSED
 from node.cli.tree import ALIASES, root
 from node.client import BareNode
 from node.config import load_config
@@ -21,6 +29,7 @@ from p2p.errors import AllodError
 from p2p.licenses import FAMILIES
 from p2p.policy import KEYS
 from p2p.policy.model import FORMATS
+from tests.desk import PlainDesk
 
 ROOT = Path(__file__).parent.parent
 REFERENCE = ROOT / "docs" / "reference"
@@ -126,10 +135,49 @@ def test_every_route_is_described(tmp_path: Path) -> None:
     bare = BareNode(load_config(environ={"ALLOD_HOME": str(tmp_path)}))
     for route in control_routes(bare, "t"):  # type: ignore[arg-type]  # paths are all that is asked
         assert f"{getattr(route, 'path')}`" in text  # noqa: B009 - BaseRoute declares none
-    told = re.findall(r"GET (\S+)", f"{peer.__doc__}{gateway.__doc__}")
+    doors = f"{peer.__doc__}{gateway.__doc__}{answers.__doc__}"
+    told = re.findall(r"(?:GET|POST) +(/\S+)", doors)
     assert len(told) > 5
     for path in told:
         assert f"`{path.replace('[/{path}]', '')}" in text, path
+
+
+def model_doors() -> list[BaseRoute]:
+    """Return the routes of the doors for models; their paths are all that is asked."""
+    return [*openai_routes(PlainDesk()), *ollama_routes(PlainDesk())]
+
+
+def test_every_route_of_the_doors_for_models_is_described() -> None:
+    """http.md names every path of OpenAI's and Ollama's doors, and none that is gone."""
+    text = page("http.md").partition("## OpenAI")[2].partition("## Control")[0]
+    paths = {getattr(route, "path") for route in model_doors()}  # noqa: B009 - as above
+    paths = {path.replace(":path", "") for path in paths} - {"/v1/{rest}"}
+    assert paths <= set(re.findall(r"(/[\w/{}]*)`", text))
+    assert set(re.findall(r"`(?:GET|POST) (/\S*)`", text)) <= paths
+
+
+def test_every_error_of_the_doors_for_models_is_described() -> None:
+    """http.md has exactly the codes that a client of the doors can meet, with their status."""
+    text = page("http.md").partition("## OpenAI")[2].partition("### Web pages")[0]
+    found = {code: int(status) for code, status in re.findall(r"\n\| `(\w+)` \| (\d{3}) \|", text)}
+    assert found == dict(CODES)
+
+
+def test_every_field_of_the_doors_for_models_is_described() -> None:
+    """http.md names each field that is heard, passed over or refused, and each header."""
+    openai, _, rest = page("http.md").partition("## OpenAI")[2].partition("\n## Ollama")
+    tables = (openai_requests.CHAT, openai_requests.COMPLETIONS, openai_requests.EMBEDDINGS)
+    names = {name for table in (*tables, RESPONSES) for name in table}
+    names |= openai_requests.IGNORED | RESPONSES_IGNORED
+    names |= {*openai_requests.REFUSED, *RESPONSES_REFUSED}
+    assert {name for name in names if f"`{name}`" not in openai} == set()
+    ollama = rest.partition("## Control")[0]
+    theirs = (ollama_requests.CHAT, ollama_requests.GENERATE, ollama_requests.EMBED)
+    names = {name for table in (*theirs, ollama_requests.OPTIONS) for name in table}
+    names |= set(ollama_requests.REFUSED)
+    assert {name for name in names if f"`{name}`" not in ollama} == set()
+    for header in [one.strip() for one in EXPOSED.split(",")]:
+        assert f"`{header}`" in openai.lower()
 
 
 def test_every_operation_is_described() -> None:
@@ -206,4 +254,5 @@ def test_every_module_is_on_the_map() -> None:
     assert there <= named, there - named
     blocks = {"publish", "add", "walk", "state", "sign", "record", "list", "announce"}
     blocks |= {"name", "crew", "statement", "outlines", "survey", "transfer"}
+    blocks |= {"client", "identify", "read", "admit", "moderate", "slot", "load", "ask", "relay"}
     assert named - there <= blocks, named - there - blocks

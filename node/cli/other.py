@@ -15,7 +15,15 @@ def env(run: Run) -> int:
     """Print variables that point other tools at the node."""
     http = run.call("status", only_running=True)["http"]
     # Only doors that answer: a variable that leads nowhere breaks the tools that obey it.
-    found = {"IPFS_GATEWAY": http}  # curl's ipfs://, ffmpeg, and the IPFS libraries
+    found = {
+        "IPFS_GATEWAY": http,  # curl's ipfs://, ffmpeg, and the IPFS libraries
+        "OPENAI_BASE_URL": f"{http}/v1",
+        "OLLAMA_HOST": http,
+    }
+    if run.config().serve.auth == "open":
+        found["OPENAI_API_KEY"] = "none"  # its clients insist on one
+    else:
+        run.note("This node wants a token: `allod token new NAME` makes one for OPENAI_API_KEY.")
     lines = [f"export {name}={shlex.quote(value)}" for name, value in found.items()]
     return run.show({"ok": True, "env": found}, lines)
 

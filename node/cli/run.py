@@ -16,7 +16,7 @@ import click
 from node.cli.progress import View, open_view
 from node.cli.text import plain
 from node.config import Config, load_config
-from node.messages import Failure, NoParams
+from node.messages import Event, Failure, NoParams
 from p2p.errors import AllodError
 
 Json = dict[str, Any]
@@ -59,6 +59,10 @@ class Run:
                 here_only=here_only,
             )
 
+    def listen(self, event: Event) -> None:
+        """Show one event of an operation that runs in this process; ``show`` ends the bar."""
+        self._view.show(event)
+
     def note(self, text: str) -> None:
         """Tell a person, on stderr, what is no part of the result."""
         if not self.quiet and not self.as_json:
@@ -77,6 +81,7 @@ class Run:
 
     def show(self, result: Json, lines: Iterable[str] = ()) -> int:
         """Print the result, as JSON or as ``lines``, and return the exit code that it deserves."""
+        self._view.close()
         if self.as_json:
             click.echo(json.dumps(result, ensure_ascii=False))
             return _exit_code(result)

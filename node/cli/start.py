@@ -1,7 +1,7 @@
 """Commands to start with: demo, up, status, peers."""
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -12,20 +12,24 @@ from node.cli.text import count_text, size_text, table
 
 if TYPE_CHECKING:
     from node.config import Config
+    from node.node import Node
 
 LOG_FILE_SIZE = 5 << 20  # bytes; three files of it tell of weeks and never fill a disk
 LOG_FILES = 3
 
 
 @verb(example="allod demo")
-def demo(run: Run) -> int:
+@click.option("--chat/--no-chat", default=True,
+              help="Whether a real model of 100 MB is downloaded, served and asked.")  # fmt: skip
+def demo(run: Run, chat: bool) -> int:
     """Show the whole story in a minute.
 
-    A few nodes on this machine publish, find and fetch; a damaged copy is caught.
+    A few nodes on this machine publish, find and fetch; a damaged copy is caught; a small model
+    answers a question.
     """
     from node.demo import main
 
-    return main(as_json=run.as_json, quiet=run.quiet)
+    return main(as_json=run.as_json, quiet=run.quiet, chat=chat)
 
 
 @verb(example="allod up --peer /ip4/192.0.2.7/tcp/9770/p2p/12D3KooW...")
@@ -65,7 +69,7 @@ def up(
             f"A node runs here already, as process {running.pid} at {running.http}.",
             next="`allod status` asks it; a second one needs an ALLOD_HOME of its own.",
         )
-    _start_logging(config)
+    start_logging(config)
 
     def ready(status: dict[str, Any]) -> None:
         shown = ",".join(status["addresses"])
@@ -73,11 +77,18 @@ def up(
         run.show(status, [line])
         sys.stdout.flush()  # a script waits for the line
 
-    return _serve(config, ready)
+    return run_node(config, ready)
 
 
-def _serve(config: "Config", ready: Callable[[dict[str, Any]], None]) -> int:
-    """Run the daemon; the first signal ends it in order, a second one at once."""
+def run_node(
+    config: "Config",
+    ready: Callable[[dict[str, Any]], None],
+    then: "Callable[[Node], Awaitable[None]] | None" = None,
+) -> int:
+    """Run the daemon; the first signal ends it in order, a second one at once.
+
+    ``then``: what is done once it serves; what that raises ends the node.
+    """
     import os
     import signal
 
@@ -104,7 +115,7 @@ def _serve(config: "Config", ready: Callable[[dict[str, Any]], None]) -> int:
 
             await nursery.start(watch)
             with work:
-                await run_daemon(config, ready=ready)
+                await run_daemon(config, ready=ready, then=then)
             nursery.cancel_scope.cancel()
 
     try:
@@ -114,7 +125,8 @@ def _serve(config: "Config", ready: Callable[[dict[str, Any]], None]) -> int:
     return code
 
 
-def _start_logging(config: "Config") -> None:
+def start_logging(config: "Config") -> None:
+    """Log to stderr and to a file that is bounded."""
     import logging
     from logging.handlers import RotatingFileHandler
 

@@ -12,6 +12,7 @@ from node.cli import VERSION
 BRANCHES = {
     "start": ("demo", "up", "status", "peers", "limits"),
     "share": ("publish", "fetch", "search", "ls", "rm", "pin", "unpin", "gc", "verify"),
+    "serve": ("serve", "run", "ps", "stop", "token", "usage", "receipt"),
     "trust": (
         "key", "trust", "provenance", "why", "impact", "endorse", "revoke", "consent", "bundle",
     ),
@@ -20,6 +21,9 @@ BRANCHES = {
 ALIASES = {"pull": "fetch"}
 # The modules of those commands that do not live in their branch's.
 _ELSEWHERE = {
+    "token": "token",
+    "usage": "token",
+    "receipt": "token",
     "search": "views",
     "trust": "policy",
     "provenance": "views",
@@ -29,6 +33,7 @@ _ELSEWHERE = {
     "revoke": "consent",
     "consent": "consent",
     "bundle": "bundle",
+    "run": "chat",
 }
 _HOME = {name: module for module, names in BRANCHES.items() for name in names} | _ELSEWHERE
 

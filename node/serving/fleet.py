@@ -31,7 +31,14 @@ from node.serving.loading import Loader, Material, Proof, ServingNode
 from node.serving.room import Resident, make_room
 from node.serving.roster import Entry, read_roster, write_roster
 from node.serving.shown import show
-from node.serving.upstream import SILENT, Renaming, Upstream, engine_client, server_client
+from node.serving.upstream import (
+    SILENT,
+    EngineUpstream,
+    Renaming,
+    ServerUpstream,
+    Upstream,
+    server_client,
+)
 from p2p.errors import AllodError, EngineError, NotFound, StoreError, Unsupported, culprit
 
 log = logging.getLogger(__name__)
@@ -80,7 +87,7 @@ class Model:
 
     def unload(self) -> None:
         """Have its engine stopped; who asks from now on waits for the next one."""
-        if not self.entry.upstream:
+        if not isinstance(self.upstream, ServerUpstream):
             self.upstream = None
         self.stop.set()
 
@@ -169,6 +176,8 @@ class Fleet:
         model.unload()
         await self._keep()
         await model.gone.wait()
+        if isinstance(model.upstream, ServerUpstream):
+            await model.upstream.aclose()
         return left
 
     def next_change(self) -> trio.Event:
@@ -192,7 +201,7 @@ class Fleet:
             model.upstream = await self._elsewhere(entry)
         return model
 
-    async def _elsewhere(self, entry: Entry) -> Upstream:
+    async def _elsewhere(self, entry: Entry) -> ServerUpstream:
         key = ""
         if entry.upstream_key_file:
             key = await trio.to_thread.run_sync(_read_key, Path(entry.upstream_key_file))
@@ -205,7 +214,7 @@ class Fleet:
                 next="Look at that server; `allod stop` ends the use of it.",
             )
 
-        return Upstream(client, served_by=self._peer_id, renaming=renaming, failed=failed)
+        return ServerUpstream(client, self._peer_id, failed, renaming)
 
     async def restore(self) -> None:
         """Serve again what was served when the node last ran; what cannot be is said in the log."""
@@ -341,15 +350,12 @@ class Fleet:
                 placed = replace(plan, folder=folder)
                 async with open_engine(engine, placed, start_within=within) as running:
                     await proof.still_holds()
-                    async with engine_client(
-                        running.socket, answer_within=self._config.answer_within
-                    ) as client:
-                        model.upstream = self._way(model, running, client)
-                        model.state, model.used = "ready", trio.current_time()
-                        started, model.failed = True, ""
-                        task_status.started()
-                        await self._watch(model, running)
-                        model.upstream = None
+                    model.upstream = self._way(model, running)
+                    model.state, model.used = "ready", trio.current_time()
+                    started, model.failed = True, ""
+                    task_status.started()
+                    await self._watch(model, running)
+                    model.upstream = None
         # The boundary of one engine: its failure is its model's, and the others go on.
         except (Exception, BaseExceptionGroup) as exc:
             error = culprit(exc) if isinstance(exc, BaseExceptionGroup) else exc
@@ -368,7 +374,7 @@ class Fleet:
         if not started:
             task_status.started()
 
-    def _way(self, model: Model, running: RunningEngine, client: Any) -> Upstream:
+    def _way(self, model: Model, running: RunningEngine) -> Upstream:
         async def failed(what: str) -> EngineError:
             if what == SILENT:
                 model.unload()
@@ -379,7 +385,7 @@ class Fleet:
                 )
             with trio.move_on_after(DYING):
                 await running.ended.wait()
-                model.unload()  # who asks next is not sent to a dead engine
+                model.upstream = None  # who asks next is not sent to a dead engine
                 return running.failure("ended in the middle of an answer for")
             return EngineError(
                 f"{running.engine.name} {what} {model.entry.name}.",
@@ -391,7 +397,8 @@ class Fleet:
         renaming = None
         if theirs and theirs != name:
             renaming = Renaming(theirs, name, running.says_done)
-        return Upstream(client, served_by=self._peer_id, renaming=renaming, failed=failed)
+        within = self._config.answer_within
+        return EngineUpstream(running.socket, within, self._peer_id, failed, renaming)
 
     async def _revive(self, model: Model) -> None:
         """Start an engine again that has died, unless it has done so too often, or nobody wants it.

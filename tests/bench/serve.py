@@ -2,13 +2,15 @@
 
     python -m tests.bench.serve [--rounds N] [--tokens N] [--json FILE]
 
-A node serves SmolLM2-135M. The same client asks its engine on the engine's own socket, and the
-node's OpenAI-compatible door; one stream at a time, then four at once. Tokens a second and the time
-to the first token are medians over the rounds, the ratios are medians of ratios within a round.
+A node serves SmolLM2-135M, and an engine that is started alike runs beside it. The same client asks
+the engine on its own socket, and the node's OpenAI-compatible door; one stream at a time, then four
+at once. Tokens a second and the time to the first token are medians over the rounds, the ratios are
+medians of ratios within a round.
 """
 
 import argparse
 import json
+import os
 import shutil
 import statistics
 import tempfile
@@ -22,6 +24,9 @@ from typing import Any, Final
 import httpx
 import trio
 
+from node.engine.engines import Plan, Xllamacpp
+from node.engine.supervisor import open_engine, run_folder
+from node.engine.weights import inspect
 from tests.bench.machine import describe
 from tests.models import smollm2_gguf
 from tests.network.people import Person
@@ -77,24 +82,38 @@ async def go(client: httpx.AsyncClient, streams: int, tokens: int) -> Sample:
 
 @asynccontextmanager
 async def served(folder: Path) -> AsyncIterator[dict[str, httpx.AsyncClient]]:
-    """A node that serves the model: a client of its engine, and one of its door."""
+    """A node that serves the model, and an engine beside it, started alike: a client of each.
+
+    The node's own engine is not asked directly: the node stops one that works for nobody it knows.
+    """
     source = folder / "smol"
     source.mkdir()
     shutil.copy(smollm2_gguf(), source / "smol.gguf")
-    # A short way to the engine's socket: the path of one has 108 bytes.
     alice = Person(folder / "a")
     await alice.run("key", "new", "alice")
     await alice.run("publish", str(source), "--as", MODEL, "--license", "Apache-2.0")
-    async with alice.node("--offline"):
+    patience = httpx.Timeout(600)
+    async with alice.node("--offline"), run_folder(folder / "r") as place:
         found = await alice.run("serve", MODEL, "--slots", str(max(STREAMS)))
-        [socket] = (alice.home / "run" / "engines").glob("*/engine.sock")
-        transport = httpx.AsyncHTTPTransport(uds=str(socket))
-        patience = httpx.Timeout(600)
-        async with (
-            httpx.AsyncClient(transport=transport, base_url="http://e/v1/", timeout=patience) as e,
-            httpx.AsyncClient(base_url=found["url"] + "/", timeout=patience) as door,
-        ):
-            yield {"engine": e, "door": door}
+        weights = await trio.to_thread.run_sync(inspect, source)
+        plan = Plan(
+            model=source / "smol.gguf",
+            name=MODEL,
+            weights=weights,
+            context=found["context"],
+            slots=found["slots"],
+            threads=max(1, (os.cpu_count() or 2) - 1),
+            estimate=found["memory"],
+            folder=place,
+        )
+        async with open_engine(Xllamacpp(), plan, start_within=60) as engine:
+            transport = httpx.AsyncHTTPTransport(uds=str(engine.socket))
+            url = "http://engine/v1/"
+            async with (
+                httpx.AsyncClient(transport=transport, base_url=url, timeout=patience) as direct,
+                httpx.AsyncClient(base_url=found["url"] + "/", timeout=patience) as door,
+            ):
+                yield {"engine": direct, "door": door}
 
 
 async def measure(rounds: int, tokens: int, folder: Path) -> list[dict[str, Any]]:
@@ -123,6 +142,7 @@ def _row(streams: int, samples: dict[str, list[Sample]]) -> dict[str, Any]:
         "engine_tokens_s": statistics.median(one.rate for one in samples["engine"]),
         "door_tokens_s": statistics.median(one.rate for one in samples["door"]),
         "ratio": statistics.median(door.rate / engine.rate for door, engine in pairs),
+        "ratios": [round(door.rate / engine.rate, 3) for door, engine in pairs],
         "first_token_ms_engine": first("engine"),
         "first_token_ms_door": first("door"),
         "first_token_ms_more": statistics.median(

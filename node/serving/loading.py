@@ -105,8 +105,8 @@ class Loader:
         created = int(datetime.fromisoformat(manifest.created).timestamp())
         return Material(release, folder, weights, weights.template, created)
 
-    async def prepare(self, entry: Entry, report: Report) -> tuple[Engine, Plan, "Proof"]:
-        """Do the six steps; the plan's folder is still to be made."""
+    async def prepare(self, entry: Entry, report: Report) -> "Start":
+        """Do the six steps."""
         await self.notice(entry)
         await self.admit(entry)
         material = await self.material(entry)
@@ -118,7 +118,8 @@ class Loader:
         if engine.format != weights.format:
             model, weights = await self._converted(entry, material, report)
         plan = self.plan(entry, weights, model)
-        return engine, plan, Proof(material.release, material.folder, facts, self._node.store)
+        proof = Proof(material.release, material.folder, facts, self._node.store)
+        return Start(engine, plan, proof)
 
     async def admit(self, entry: Entry) -> None:
         """Ask the policy. ``Refused`` with its rule."""
@@ -189,11 +190,29 @@ class Proof:
     store: Store
 
     async def still_holds(self) -> None:
-        """Raise ``SourceChanged`` if a file was changed since."""
-        files = await self.store.release_files(self.release.manifest_cid)
+        """Raise ``SourceChanged`` if a file was changed since.
+
+        A new name for a file changes its inode's time and nothing else: then it is hashed again.
+        """
+        cid = self.release.manifest_cid
+        files = await self.store.release_files(cid)
         now = await durable.on_disk("look at a release", lambda: look(self.folder, files))
-        if now != self.facts:
-            raise SourceChanged(
-                f"Files of {self.release.name} changed while its engine started: it was stopped.",
-                next="`allod verify` says what is wrong with them.",
-            )
+        if now == self.facts:
+            return
+        same = {path: facts[:3] for path, facts in now.items()}
+        if same == {path: facts[:3] for path, facts in self.facts.items()}:
+            if not (await self.store.verify(cid)).bad:
+                return
+        raise SourceChanged(
+            f"Files of {self.release.name} changed while its engine started: it was stopped.",
+            next="`allod verify` says what is wrong with them.",
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """All that is prepared for one start of an engine; the plan's folder is still to be made."""
+
+    engine: Engine
+    plan: Plan
+    proof: Proof

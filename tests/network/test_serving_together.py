@@ -94,7 +94,10 @@ async def _stopped(
 
 
 async def test_a_node_without_the_model(tmp_path: Path) -> None:
-    """`--via-peers` on a release that is not here fetches what was signed, and no file."""
+    """`--via-peers` on a release that is not here fetches what was signed, and no file.
+
+    `--upstream` does, too, and a server elsewhere answers: here the other node's own door.
+    """
     alice, bob = await publisher(tmp_path / "alice"), Person(tmp_path / "bob")
     await alice.run("config", "set", "serve.peers", "all")
     async with alice.node() as first, bob.node("--peer", first.address) as second:
@@ -108,6 +111,18 @@ async def test_a_node_without_the_model(tmp_path: Path) -> None:
             assert answer.status_code == 200, answer.text
             assert answer.headers["x-served-by"] == first.peer
             assert answer.json()["model"] == "far"
+            url = f"{first.status['http']}/v1"
+            elsewhere = ("--as", "up", "--upstream", url, "--upstream-model", MODEL)
+            served = await bob.run("serve", manifest, *elsewhere)
+            assert (served["state"], served["engine"]) == ("ready", url)
+            answer = await ask(client, question() | {"model": "up"})
+            assert answer.status_code == 200, answer.text
+            assert answer.headers["x-model-digest"] == manifest
+            body = question(stream=True) | {"model": "up"}
+            streamed = await client.post("/v1/chat/completions", json=body)
+            assert '"model":"up"' in streamed.text
+            assert streamed.text.endswith("data: [DONE]\n\n")
+            await bob.run("stop", "up")
         [release] = (await bob.run("ls"))["releases"]
         assert not release["complete"]
         assert engines(second) == []

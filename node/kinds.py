@@ -144,6 +144,15 @@ def _read_seconds(value: object) -> float | None:
     return _read_seconds(float(match[1]) * _UNITS[match[2]])
 
 
+def _read_peer(value: object) -> str:
+    # Ed25519 keys, and the hashes of older ones, in base58: p2p/keys.py writes the first.
+    if not isinstance(value, str) or not re.fullmatch(
+        r"all|(12D3KooW|Qm)[1-9A-HJ-NP-Za-km-z]{44}", value
+    ):
+        raise ValueError
+    return value
+
+
 PORT = Kind("port", "a whole number from 0 to 65535", _read_port, _parse_port, _parse_port)
 FLAG = Kind("true or false", "true or false", _read_flag, _parse_flag, _parse_flag)
 SIZE = Kind("size", "a size such as 500MB or 20GiB", _read_size, _read_size, str)
@@ -157,6 +166,7 @@ TIME = Kind(
 FOLDER = Kind("folder", "an absolute folder, or one under ~", _read_folder, _read_folder, str)
 WORD = Kind("word", "a short printable text", _read_word, _read_word, str)
 WORDS = _list_of("words", "words, separated by spaces", _read_word)
+PEERS = _list_of("peer ids", "peer ids such as 12D3KooW..., or all", _read_peer)
 HOSTS = _list_of("addresses", "IP addresses such as 0.0.0.0", _read_word)
 MULTIADDRS = _list_of(
     "multiaddrs", "multiaddrs such as /ip4/192.0.2.1/tcp/9770/p2p/12D3KooW...", _read_multiaddr

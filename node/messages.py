@@ -279,7 +279,7 @@ class FetchParams:
 
 @dataclass(frozen=True, slots=True)
 class ServeParams:
-    """What ``serve`` is told; 0 and empty texts mean: as the configuration says."""
+    """What ``serve`` is told; 0, None and empty texts mean: as before, else as configured."""
 
     ref: str
     name: str = ""  # what clients call it; empty: petname/name
@@ -287,8 +287,8 @@ class ServeParams:
     context: int = 0  # tokens of one request
     slots: int = 0
     engine: str = ""
-    share: bool = False  # peers whom serve.peers names may ask it
-    via_peers: bool = False  # peers may answer when this node cannot
+    share: bool | None = None  # peers whom serve.peers names may ask it
+    via_peers: bool | None = None  # peers may answer when this node cannot
     upstream: str = ""  # URL of a server that answers in an engine's place
     upstream_model: str = ""
     upstream_key_file: str = ""  # absolute

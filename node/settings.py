@@ -17,6 +17,7 @@ from node.kinds import (
     HOSTS,
     LIMIT,
     MULTIADDRS,
+    PEERS,
     PORT,
     SIZE,
     TIME,
@@ -155,7 +156,7 @@ class ServeSettings:
         WORDS, (), "web pages that may use the door: https://chat.example.org", shown="empty"
     )
     peers: tuple[str, ...] = _key(
-        WORDS, (), "peer ids that may use what is shared; all: everybody", shown="empty"
+        PEERS, (), "peer ids that may use what is shared; all: everybody", shown="empty"
     )
     moderation: str = _key(
         WORD, "none", "model, or URL of one, that is asked about prompts and answers"

@@ -9,7 +9,7 @@ import click
 from node.cli.run import Json, Run, verb
 from node.cli.text import duration_text, size_text, table
 from node.messages import ModelParams, ServeParams
-from p2p.errors import Untrusted
+from p2p.errors import Untrusted, UsageError
 
 if TYPE_CHECKING:
     from node.node import Node
@@ -27,9 +27,10 @@ if TYPE_CHECKING:
 @click.option("--engine", default="", metavar="NAME",
               type=click.Choice(["", "auto", "llama-server", "xllamacpp", "transformers", "vllm"]),
               help="What runs it; the first that can if left out.")  # fmt: skip
-@click.option("--share", is_flag=True, help="Offer it to the peers that serve.peers names.")
-@click.option("--via-peers", is_flag=True,
-              help="Let peers answer when this node cannot; they see the prompt.")  # fmt: skip
+@click.option("--share/--no-share", default=None,
+              help="Whether it is offered to the peers that serve.peers names.")  # fmt: skip
+@click.option("--via-peers/--no-via-peers", default=None,
+              help="Whether peers answer when this node cannot; they see the prompt.")  # fmt: skip
 @click.option("--upstream", default="", metavar="URL",
               help="Have an OpenAI-compatible server answer in an engine's place.")  # fmt: skip
 @click.option("--upstream-model", default="", metavar="NAME", help="What it is called there.")
@@ -39,15 +40,17 @@ if TYPE_CHECKING:
 @click.option("--peer", "peers", multiple=True, metavar="MULTIADDR",
               help="Fetch it from this node first; may be given several times.")  # fmt: skip
 @click.option("--yes", is_flag=True, help="Take it from a publisher who is new here.")
-def serve(run: Run, upstream_key_file: str, **given: Any) -> int:
+def serve(run: Run, ref: str, upstream_key_file: str, **given: Any) -> int:
     """Serve a release behind an OpenAI-compatible endpoint.
 
-    It is fetched first if it is not here. Where no node runs, one runs until Ctrl-C.
+    It is fetched first if it is not here. Where no node runs, one runs until Ctrl-C. What is served
+    already keeps the options that are not given.
     """
+    check_reference(ref)
     from node.presence import find_node
 
     key_file = str(Path(upstream_key_file).absolute()) if upstream_key_file else ""
-    params = ServeParams(upstream_key_file=key_file, ask=run.can_ask(), **given)
+    params = ServeParams(ref, upstream_key_file=key_file, ask=run.can_ask(), **given)
     if find_node(run.config().folders) is None:
         return _serve_here(run, params)
     try:
@@ -57,6 +60,26 @@ def serve(run: Run, upstream_key_file: str, **given: Any) -> int:
             raise
         found = run.call("serve", replace(params, yes=True), only_running=True)
     return run.show(found, _served(found))
+
+
+def check_reference(ref: str) -> None:
+    """Tell who names a folder that it has to be published first; UsageError."""
+    if ref.startswith((".", "/", "~")):
+        raise UsageError(
+            f"What is served is a release, and {ref[:80]!r} is a path.",
+            next="Publish it first: `allod publish FOLDER --as NAME` prints the reference.",
+        )
+
+
+def _busy(model: Json) -> str:
+    waiting = f" +{model['waiting']}" if model["waiting"] else ""
+    return f"{model['busy']}/{model['slots']}{waiting}"
+
+
+def _peers(model: Json) -> list[str]:
+    """Say what peers have to do with a model."""
+    words = {"shared": "may ask", "via_peers": "may answer"}
+    return [text for key, text in words.items() if model[key]]
 
 
 def _serve_here(run: Run, params: ServeParams) -> int:
@@ -100,12 +123,15 @@ def ps(run: Run) -> int:
             one["engine"],
             size_text(one["memory"]) if one["memory"] else "",
             str(one["context"] or ""),
-            f"{one['busy']}/{one['slots']}" + (f" +{one['waiting']}" if one["waiting"] else ""),
+            "" if one["state"] == "remote" else _busy(one),
             duration_text(max(0, one["until"] - time.time())) if one["until"] else "",
+            ", ".join(_peers(one)),
         )
         for one in found["models"]
     ]
-    lines = table(("MODEL", "STATE", "ENGINE", "MEMORY", "CONTEXT", "BUSY", "IDLE IN"), rows)
+    lines = table(
+        ("MODEL", "STATE", "ENGINE", "MEMORY", "CONTEXT", "BUSY", "IDLE IN", "PEERS"), rows
+    )
     failed = [f"{one['model']}: {one['failure']}" for one in found["models"] if one["failure"]]
     return run.show(found, [*lines, *failed])
 

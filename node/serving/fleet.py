@@ -83,6 +83,11 @@ class Fleet:
             )
         return model
 
+    def entry(self, name: str) -> Entry | None:
+        """Return how a model of exactly that name is served now."""
+        model = self._models.get(name)
+        return model.entry if model is not None else None
+
     def load(self, name: str) -> Load:
         """Say how busy a model is. ``NotFound``."""
         model = self._find(name)
@@ -101,8 +106,11 @@ class Fleet:
 
     async def add(self, entry: Entry) -> Served:
         """Serve a release from now on, in the place of what had its name. ``Refused``, ..."""
-        model = await self._model(entry)
         before = self._models.get(entry.name)
+        if before is not None and before.adopt(entry):
+            await self._keep()
+            return self._show(before)
+        model = await self._model(entry)
         if before is not None:
             before.retire()
         self._models[entry.name] = model
@@ -117,7 +125,7 @@ class Fleet:
         model = self._find(name)
         del self._models[model.entry.name]
         left = replace(self._show(model), state="cold")
-        if model.entry.via_peers and left.state != "remote" and not model.entry.remote:
+        if model.entry.via_peers and model.state != "remote":
             other = await self._model(replace(model.entry, remote=True, share=False))
             self._models[other.entry.name] = other
             left = self._show(other)

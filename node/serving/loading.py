@@ -200,9 +200,9 @@ class Proof:
         if now == self.facts:
             return
         same = {path: facts[:3] for path, facts in now.items()}
-        if same == {path: facts[:3] for path, facts in self.facts.items()}:
-            if not (await self.store.verify(cid)).bad:
-                return
+        renamed = same == {path: facts[:3] for path, facts in self.facts.items()}
+        if renamed and not (await self.store.verify(cid)).bad:
+            return
         raise SourceChanged(
             f"Files of {self.release.name} changed while its engine started: it was stopped.",
             next="`allod verify` says what is wrong with them.",

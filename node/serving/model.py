@@ -1,7 +1,8 @@
 """One served release as it stands: where it is answered, how busy it is, how often it failed."""
 
 from collections import deque
-from typing import Final
+from dataclasses import replace
+from typing import Any, Final
 
 import trio
 
@@ -71,6 +72,22 @@ class Model:
         """Whether a request is answered, or waits."""
         load = self.line.load()
         return bool(load.busy or load.waiting)
+
+    def adopt(self, entry: Entry) -> bool:
+        """Take over what changes nothing for its engine; False if something else is different."""
+        light: dict[str, Any] = {
+            "share": entry.share,
+            "via_peers": entry.via_peers,
+            "aliases": entry.aliases,
+        }
+        if replace(self.entry, **light) != entry:
+            return False
+        self.entry = entry
+        names = dict.fromkeys((*self.served.aliases, *entry.aliases))
+        self.served = replace(
+            self.served, aliases=tuple(names), shared=entry.share, via_peers=entry.via_peers
+        )
+        return True
 
     def unload(self) -> None:
         """Have its engine stopped; who asks from now on waits for the next one."""

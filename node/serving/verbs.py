@@ -17,6 +17,13 @@ if TYPE_CHECKING:
 
 Json = dict[str, Any]
 
+GIVEN: Final = (
+    "file", "context", "slots", "engine", "share", "via_peers",
+    "upstream", "upstream_model", "upstream_key_file",
+)  # fmt: skip
+"""What ``serve`` may be told of how a model is served; what it is not told stays as it was."""
+MAX_ALIASES: Final = 16
+"""Other names under which a model was served; links are long."""
 MAX_NAME: Final = 200
 """Characters of the name of a model: a publisher's id, a slash, a release's name."""
 
@@ -47,24 +54,23 @@ async def serve(params: ServeParams, node: ServingNode, report: Report) -> Json:
     name = params.name or _called(node, release)
     if len(name) > MAX_NAME or not name.isprintable() or " " in name:
         raise UsageError(f"A model's name has up to {MAX_NAME} printable characters, no spaces.")
-    entry = Entry(
-        name=name,
-        manifest=release.manifest_cid,
-        aliases=tuple(dict.fromkeys(one for one in (params.ref, release.name) if one != name)),
-        file=params.file,
-        context=params.context,
-        slots=params.slots,
-        engine=params.engine,
-        share=params.share,
-        via_peers=params.via_peers,
-        upstream=_upstream(params.upstream),
-        upstream_model=params.upstream_model,
-        upstream_key_file=params.upstream_key_file,
-    )
-    served = await fleet.add(entry)
+    served = await fleet.add(_entry(params, release, name, fleet.entry(name)))
     if not params.lazy and served.state not in ("remote", "ready"):
         served = await fleet.warm(name, report)
     return {"ok": True, "url": f"{node.http_url}/v1", **shown(fleet, served)}
+
+
+def _entry(params: ServeParams, release: "Release", name: str, before: Entry | None) -> Entry:
+    """Say how a release is to be served: as it was ``before``, but for what is given now."""
+    _check_upstream(params.upstream)
+    if before is None or before.manifest != release.manifest_cid:
+        before = Entry(name, release.manifest_cid)
+    given = {word: getattr(params, word) for word in GIVEN}
+    given = {word: value for word, value in given.items() if value is not None and value != ""}
+    given = {word: value for word, value in given.items() if value != 0 or value is False}
+    known = (*before.aliases, params.ref, release.name)
+    aliases = tuple(dict.fromkeys(one for one in known if one != name))[-MAX_ALIASES:]
+    return replace(before, **given, aliases=aliases, remote=False)
 
 
 async def _release(params: ServeParams, node: ServingNode, report: Report) -> "Release":
@@ -91,13 +97,12 @@ def _called(node: ServingNode, release: "Release") -> str:
     return f"{known.get(release.publisher, release.publisher)}/{release.name}"
 
 
-def _upstream(url: str) -> str:
+def _check_upstream(url: str) -> None:
     if url and not url.startswith(("http://", "https://")):
         raise UsageError(
             f"An upstream is an http:// or https:// URL, but {url[:80]!r} came.",
             next="It ends with /v1 as a rule: --upstream https://vllm.example.org/v1",
         )
-    return url
 
 
 async def stop(params: ModelParams, node: ServingNode, report: Report) -> Json:

@@ -7,7 +7,7 @@ imported. Errors of the door come out as ours.
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
@@ -55,7 +55,8 @@ class Door:
 class Conversation:
     """What was said so far. ``last``: the last answer as ``--json`` shows it."""
 
-    def __init__(self, door: Door, model: str, system: str, knobs: Json) -> None:
+    def __init__(self, door: Callable[[], Door], model: str, system: str, knobs: Json) -> None:
+        """``door`` is looked for at each question: the node may have started anew."""
         self._door = door
         self._model = model
         self._system = system
@@ -75,6 +76,10 @@ class Conversation:
             return True
         return False
 
+    def crowded(self) -> bool:
+        """Say whether the last answer was cut off because the context was full."""
+        return self.last.get("finish_reason") == "length" and "max_tokens" not in self._knobs
+
     def ask(self, question: str) -> Iterator[str]:
         """Yield the answer as it comes, and remember both; leaving early ends the answer.
 
@@ -93,7 +98,8 @@ class Conversation:
     def _stream(self, question: str) -> Iterator[str]:
         import http.client
 
-        connection = http.client.HTTPConnection(self._door.host, self._door.port, timeout=SILENCE)
+        door = self._door()
+        connection = http.client.HTTPConnection(door.host, door.port, timeout=SILENCE)
         self.last = {"model": self._model, "answer": ""}
         try:
             connection.request(
@@ -102,7 +108,7 @@ class Conversation:
                 json.dumps(self._request(question)).encode(),
                 {
                     "Content-Type": "application/json",
-                    "Authorization": f"Bearer {self._door.token}",
+                    "Authorization": f"Bearer {door.token}",
                 },
             )
             response = connection.getresponse()
@@ -141,6 +147,8 @@ class Conversation:
         if event.get("usage"):
             self.last["usage"] = event["usage"]
         for choice in event.get("choices") or ():
+            if choice.get("finish_reason"):
+                self.last["finish_reason"] = choice["finish_reason"]
             piece = (choice.get("delta") or {}).get("content")
             if piece:
                 yield piece

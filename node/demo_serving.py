@@ -45,7 +45,7 @@ def serve_and_ask(
 
 def _ask(person: Person, *, aloud: bool) -> dict[str, Any]:
     knobs = {"temperature": 0, "max_tokens": LONGEST}
-    talk = Conversation(person.door(), "smollm2", MANNERS, knobs)
+    talk = Conversation(person.door, "smollm2", MANNERS, knobs)
     if aloud:
         sys.stdout.write("   > ")
     for piece in talk.ask(QUESTION):

@@ -8,7 +8,7 @@ same manifest. The ``Answer`` is the engine's own bytes as they come.
 Pure data and one Protocol: knows no engine, socket or database.
 """
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
@@ -72,6 +72,10 @@ class Served:
     """Peers may answer in this node's place, and so see the prompt."""
 
 
+def _nobody() -> None:
+    """Nobody wants to know."""
+
+
 @dataclass(frozen=True, slots=True)
 class Call:
     """One request to a model: ``body`` is its JSON object, as an engine is to get it."""
@@ -84,6 +88,8 @@ class Call:
     """Whether a peer may see it: the token that came with it allows that."""
     needs: frozenset[Capability] = field(default_factory=frozenset)
     """What the engine must be able to do."""
+    handed: Callable[[], None] = field(default=_nobody, repr=False, compare=False)
+    """Is called when the request goes to whoever answers: from then on it takes their time."""
 
 
 @dataclass(slots=True)

@@ -341,8 +341,16 @@ async def unpin(node: Node, params: RefParams, report: Report) -> Json:
 
 async def rm(node: Node, params: RefParams, report: Report) -> Json:
     """Forget a release."""
-    from node.holdings import remove_release
+    from node.holdings import find_release, remove_release
 
+    if node.fleet is not None:
+        release = await find_release(node.store, node.keyring, _spelled(node, params.ref))
+        for model in node.fleet.served():
+            if model.manifest == release.manifest_cid and model.state != "remote":
+                raise UsageError(
+                    f"{params.ref} is served, as {model.name}.",
+                    next=f"`allod stop {model.name}` first.",
+                )
     return await remove_release(node.store, node.keyring, _spelled(node, params.ref))
 
 

@@ -108,7 +108,13 @@ async def check_file(params: ReceiptParams) -> Json:
     """
 
     def check() -> Json:
-        receipt = read_receipt(_read(Path(params.file)))
+        try:
+            receipt = read_receipt(_read(Path(params.file)))
+        except VerificationFailed as exc:
+            raise VerificationFailed(
+                f"{params.file} is no receipt that can be believed: {exc.message}",
+                next="It is what /v1/receipts/{id} answered, byte for byte.",
+            ) from exc
         said, checked = receipt.exchange, ["signature"]
         for what, file, body in (
             ("request", params.request, said.request),

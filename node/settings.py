@@ -147,7 +147,10 @@ class ServeSettings:
         TIME, 120.0, "time in which an engine must be ready", shown="2m"
     )
     answer_within: float | None = _key(
-        TIME, 300.0, "time in which the next part of an answer must come", shown="5m"
+        TIME,
+        300.0,
+        "time in which the next part of an answer must come, besides a second a token",
+        shown="5m",
     )
     auth: str = _key(
         one_of("open", "token"), "open", "open: programs on this machine need no token"

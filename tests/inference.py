@@ -217,6 +217,7 @@ class ScriptedInference:
         try:
             async with self._places:
                 self.busy += 1
+                call.handed()
                 self.begun.set()
                 try:
                     script = self.script(model, call)

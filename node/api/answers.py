@@ -170,11 +170,12 @@ class Answers:
         return Response(200, {"content-type": JSON}, found)
 
     async def _answer(self, request: Request, manifest: str, endpoint: str) -> Response:
-        model = self._find(request, manifest, endpoint)
+        find = partial(self._find, request, manifest, endpoint)
+        model = find()
         await self._gate.check(model.manifest)
         body = request.body
         asked = await in_thread(len(body), lambda: READERS[endpoint](parse_object(body)))
-        reply = Reply(self._local, self._desk, model, asked, request)
+        reply = Reply(self._local, self._desk, find, asked, request)
         return Response(200, {}, LiveBody(partial(self._run, reply)))
 
     async def _run(self, reply: Reply, start: Start) -> None:

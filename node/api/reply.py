@@ -8,6 +8,7 @@ import secrets
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Any, Final
 
 import trio
@@ -19,8 +20,9 @@ from node.api.openai.exchange import FIRST_ONLY, HUNG_UP
 from node.api.openai.forms import EVENTS, JSON, Form, Opening
 from node.api.openai.relay import Relay, read_refusal
 from node.api.openai.requests import Asked
+from node.api.openai.tally import taken, unseen
 from node.federation.events import renamed
-from node.inference import Answer, Call, Inference, Served
+from node.inference import Answer, Inference, Served
 from p2p.errors import AllodError
 from p2p.http import Request, Send, Start, error_response
 from p2p.serving import BEAT, DIGEST_HEADER, PUBLISHER_HEADER, RECEIPT_HEADER, SIGN_OF_LIFE
@@ -33,31 +35,47 @@ class Reply:
     """The answer to one request of a peer while it is made."""
 
     def __init__(
-        self, local: Inference, desk: Desk, model: Served, asked: Asked, request: Request
+        self,
+        local: Inference,
+        desk: Desk,
+        find: Callable[[], Served],
+        asked: Asked,
+        request: Request,
     ) -> None:
+        """``find``: the model that the peer may ask now; raises if there is none any more."""
         self.peer = request.peer
         self._local = local
         self._desk = desk
-        self._model = model
+        self._find = find
+        self._model = find()
         self._asked = asked
         self._request = request.body
         self._began = trio.current_time()
         self._status = HUNG_UP  # until something else is sure
         self._form: Form | None = None
+        self._handed = False
 
     async def run(self, start: Start) -> None:
         """Answer; cancelled when the peer hangs up."""
-        call = self._asked.call(self._model.name, may_leave=False)
-        async with self._written_down(call):
+        async with self._written_down():
             await self._moderate()
-            async with self._local.ask(self._model, call) as answer:
+            # What is served may have changed meanwhile, under the same name too.
+            self._model = self._find()
+            call = self._asked.call(self._model.name, may_leave=False)
+            async with self._local.ask(self._model, replace(call, handed=self._hand)) as answer:
+                self._find()  # it may have waited long
                 draft = self._desk.receipts.begin(self._model, call.endpoint, self._request)
                 outlet = _Outlet(start, self._model, draft, answer.status, self._local.peer_id)
                 if answer.status != 200:
+                    self._handed = False  # it did not take the request
                     await outlet.whole(await read_refusal(answer))
                 else:
                     await self._relay(answer, outlet)
                 self._status = answer.status
+
+    def _hand(self) -> None:
+        """From here on the request takes an engine's time, whether anybody waits for it or not."""
+        self._handed = True
 
     async def _moderate(self) -> None:
         if self._desk.moderation is None:
@@ -102,7 +120,7 @@ class Reply:
         )
 
     @asynccontextmanager
-    async def _written_down(self, call: Call) -> AsyncIterator[None]:
+    async def _written_down(self) -> AsyncIterator[None]:
         """Write down what the request took, once, however it ends."""
         try:
             yield
@@ -113,20 +131,18 @@ class Reply:
             with trio.CancelScope(shield=True) as scope:
                 scope.deadline = trio.current_time() + RECORD_WITHIN
                 account = Account(f"peer:{self.peer}", self.peer, (), None, None, via_peers=False)
-                await self._desk.accounts.record(account, self._use(call))
+                await self._desk.accounts.record(account, self._use())
 
-    def _use(self, call: Call) -> Use:
+    def _use(self) -> Use:
         prompt = completion = 0
-        if self._form is not None:
-            usage = self._form.usage
-            prompt, completion = usage.prompt, usage.completion
-            if not usage.told:
-                # It broke off: a token is about four bytes, and a piece of a stream is a token.
-                prompt, completion = max(1, len(call.body) // 4), usage.pieces
+        asked, form = self._asked, self._form
+        if self._handed or form is not None:
+            left = unseen(asked) if self._status == HUNG_UP else 0
+            prompt, completion = taken(form.usage if form else None, len(self._request), left)
         return Use(
             model=self._model.name,
             manifest=self._model.manifest,
-            endpoint=call.endpoint,
+            endpoint=self._asked.endpoint,
             prompt=prompt,
             completion=completion,
             status=self._status,

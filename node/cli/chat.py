@@ -5,6 +5,7 @@ runs, one is started for as long as the chat lasts. Ctrl-C ends an answer, and a
 chat. What is typed is kept in memory alone, the lines for the arrow keys too.
 """
 
+import select
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -15,17 +16,21 @@ import click
 
 from node.asking import Conversation, Door, Overlong
 from node.cli.run import Run, verb
+from node.cli.serve import check_reference
 from node.cli.text import plain
 from node.messages import ServeParams
-from p2p.errors import Untrusted, UsageError
+from p2p.errors import AllodError, Untrusted, UsageError
 
 MAX_STDIN: Final = 4 << 20
 """Characters of a question that is piped in: more than any model reads."""
 
+PIPED_WITHIN: Final = 0.3
+"""Seconds in which a pipe must have something, where there is a prompt without it."""
+
 HELP: Final = """\
 /clear          forget what was said
 /system TEXT    say how the model is to behave, and begin anew
-/exit           end; so does Ctrl-D
+/exit           end; so do /bye, /quit and Ctrl-D
 \"\"\"             begins a question of several lines, and ends it
 Ctrl-C          ends an answer"""
 
@@ -47,11 +52,13 @@ def run(
 ) -> int:  # fmt: skip
     """Ask a model something, or chat with it.
 
-    The release is fetched and served first if need be. Without a prompt it is a chat; a prompt may
-    also be piped in.
+    The release is fetched and served first if need be. Without a prompt it is a chat. What is piped
+    in is the prompt, or goes behind it.
     """
-    if prompt is None and not sys.stdin.isatty():
-        prompt = sys.stdin.read(MAX_STDIN)
+    check_reference(ref)
+    piped = _piped(wait=prompt is None)
+    if piped:
+        prompt = f"{prompt}\n\n{piped}" if prompt else piped
     if prompt is not None and not prompt.strip():
         raise UsageError("A question has words, but an empty one came.")
     if prompt is None and run.as_json:
@@ -60,12 +67,26 @@ def run(
     knobs = {name: value for name, value in knobs.items() if value is not None}
     with _node(run):
         model = _serve(run, ServeParams(ref, context=context, yes=yes, ask=run.can_ask()))
-        talk = Conversation(Door.of(run.config()), model, system, knobs)
+        talk = Conversation(lambda: Door.of(run.config()), model, system, knobs)
         if prompt is not None:
             return _once(run, talk, prompt)
         run.note(f"{model}; /help shows what else can be typed.")
         _chat(talk)
     return 0
+
+
+def _piped(*, wait: bool) -> str:
+    """Return what is piped in, nothing from a terminal.
+
+    Without ``wait`` only if it comes at once: a script's stdin may be a pipe that nobody writes to.
+    """
+    if sys.stdin.isatty():
+        return ""
+    if not wait:
+        ready, _, _ = select.select([sys.stdin], [], [], PIPED_WITHIN)
+        if not ready:
+            return ""
+    return sys.stdin.read(MAX_STDIN)
 
 
 @contextmanager
@@ -84,9 +105,10 @@ def _node(run: Run) -> Iterator[None]:
 
 def _serve(run: Run, params: ServeParams) -> str:
     """Have the model served, and loaded; its name."""
-    served = run.call("ps", only_running=True)["models"]
-    for one in served:
+    for one in run.call("ps", only_running=True)["models"]:
         if params.ref in (one["model"], one["manifest"]):
+            if params.context not in (0, one["context"]):
+                run.note(f"It is served with {one['context']} tokens of context already.")
             return str(one["model"])
     try:
         found = run.call("serve", params, only_running=True)
@@ -108,21 +130,35 @@ def _once(run: Run, talk: Conversation, prompt: str) -> int:
 
 
 def _print_answer(talk: Conversation, prompt: str) -> None:
-    for piece in talk.ask(prompt):
-        sys.stdout.write(plain(piece))
+    try:
+        for piece in talk.ask(prompt):
+            sys.stdout.write(plain(piece))
+            sys.stdout.flush()
+    finally:
+        sys.stdout.write("\n")
         sys.stdout.flush()
-    sys.stdout.write("\n")
+    if talk.last.get("finish_reason") == "length":
+        print("(cut off: the answer has reached its longest, or the context is full)")
 
 
 def _chat(talk: Conversation) -> None:
     with suppress(ImportError):
         import readline  # noqa: F401 - gives input() its arrow keys
+    interrupted = False
     while True:
         try:
             line = _read_question()
-        except (EOFError, KeyboardInterrupt):
+        except EOFError:
             print()
             return
+        except KeyboardInterrupt:
+            if interrupted:
+                print()
+                return
+            interrupted = True
+            print("\n(Ctrl-C once more, Ctrl-D or /exit ends the chat)")
+            continue
+        interrupted = False
         word, _, rest = line.partition(" ")
         if word in ("/exit", "/bye", "/quit"):
             return
@@ -130,8 +166,10 @@ def _chat(talk: Conversation) -> None:
             print(HELP)
         elif word == "/clear":
             talk.clear()
+            print("(forgotten)")
         elif word == "/system":
             talk.clear(system=rest)
+            print("(forgotten; it behaves as told from now on)" if rest else "(forgotten)")
         elif line.startswith("/") and "\n" not in line:
             print(f"There is no {word}; /help shows what there is.")
         elif line.strip():
@@ -151,6 +189,11 @@ def _answer(talk: Conversation, line: str) -> None:
                 return
             print("(the oldest question and answer are forgotten: the model's context is full)")
             continue
+        except AllodError as exc:  # the chat goes on: the node may be there again in a moment
+            print(plain(f"({exc.message} {exc.next})".replace(" )", ")")))
+            return
+        if talk.crowded() and talk.forget_oldest():
+            print("(the oldest question and answer are forgotten: they left no room for this one)")
         return
 
 

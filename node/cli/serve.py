@@ -133,6 +133,7 @@ def ps(run: Run) -> int:
         ("MODEL", "STATE", "ENGINE", "MEMORY", "CONTEXT", "BUSY", "IDLE IN", "PEERS"), rows
     )
     failed = [f"{one['model']}: {one['failure']}" for one in found["models"] if one["failure"]]
+    failed += [f"{one['model']} cannot be served now: {one['failure']}" for one in found["lost"]]
     return run.show(found, [*lines, *failed])
 
 

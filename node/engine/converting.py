@@ -1,7 +1,8 @@
 """A conversion, run as what it is: a stranger's file read by a program of its own, confined.
 
 The program is ``node.engine.convert``; it gets the release's folder to read and one folder to write
-into, no network, and memory for some tensors. What it prints are the lines of node/messages.py.
+into, no network, no other process, a bounded file, and memory for some tensors. What it prints are
+the lines of node/messages.py.
 """
 
 import json
@@ -21,6 +22,8 @@ from p2p.errors import EngineError, UsageError
 
 MEMORY: Final = 4 << 30
 """Bytes of address space besides the mapped weights: numpy, and a tensor or two unpacked."""
+HEAD: Final = 512 << 20
+"""Bytes of a GGUF file besides its tensors, which take at most twice what they took before."""
 SILENCE: Final = 300.0
 """Seconds without a word after which a conversion is taken for stuck."""
 MAX_LINE: Final = 64 << 10
@@ -34,6 +37,7 @@ async def convert(folder: Path, target: Path, kind: str, weights: Weights, repor
     """
     rules = Confinement(
         memory=MEMORY + 2 * weights.size,
+        write=HEAD + 2 * weights.size,
         readable=usual_places(more=(str(folder),)),
         writable=(str(target.parent),),
         devices=QUIET_DEVICES,

@@ -30,6 +30,11 @@ from p2p.errors import NoEngine
 SLACK: Final = 1 << 30
 """Bytes of address space beyond what a model is estimated to take: libraries, stacks, heaps."""
 
+GPU_WRITES: Final = 1 << 30
+"""Bytes of one file that a GPU's driver may write, in memory mostly: what it compiled."""
+TCP_WRITES: Final = 4 << 30
+"""The same for vLLM and transformers: what torch compiled, and caches in the run's folder."""
+
 _GPU_DEVICES: Final = ("/dev/nvidia0", "/dev/kfd", "/dev/dri/renderD128")
 _GPU_PLACES: Final = ("/dev/dri", "/dev/kfd", "/dev/nvidiactl", "/dev/nvidia-uvm",
                       *(f"/dev/nvidia{number}" for number in range(16)))  # fmt: skip
@@ -104,7 +109,9 @@ def _rules(plan: Plan, *, gpu: bool, network: Literal["none", "loopback"] = "non
     return Confinement(
         memory=memory,
         measure="data" if gpu else "space",  # a GPU's driver reserves all the space there is
+        write=GPU_WRITES if gpu else 0,  # a socket is no file
         network=network,
+        processes=gpu,  # drivers start helpers; llama.cpp itself has threads only
         readable=usual_places(more=_folders(plan.model)),
         writable=(str(plan.folder),),
         devices=QUIET_DEVICES + (_GPU_PLACES if gpu else ()),
@@ -210,9 +217,12 @@ class _OverTcp:
 
     format: Literal["gguf", "safetensors"] = "safetensors"
     PORT: Final = 8000
+    needs_unix = False
+    """Whether its parts talk over Unix sockets: these are not its own, as its network is."""
 
     def _launch(self, plan: Plan, command: list[str], model_field: str, *, gpu: bool) -> Launch:
-        told = {"socket": str(plan.socket), "port": self.PORT, "argv": command}
+        told = {"socket": str(plan.socket), "port": self.PORT, "argv": command,
+                "needs_unix": self.needs_unix}  # fmt: skip
         argv = [sys.executable, "-I", "-m", "node.engine.tcp_runner", json.dumps(told)]
         environ = {
             "HOME": str(plan.folder),
@@ -226,7 +236,8 @@ class _OverTcp:
         }
         rules = replace(_rules(plan, gpu=gpu, network="loopback"), measure="data")
         # Their imports alone map some GiB.
-        rules = replace(rules, memory=(rules.memory or 0) + (4 << 30))
+        rules = replace(rules, memory=(rules.memory or 0) + (4 << 30), write=TCP_WRITES,
+                        processes=True)  # fmt: skip
         return Launch(argv, rules, environ, "health", model_field)
 
 
@@ -234,6 +245,7 @@ class Vllm(_OverTcp):
     """``vllm serve``, where there is a GPU."""
 
     name = "vllm"
+    needs_unix = True  # ZeroMQ's ipc://, between its API server and its core
 
     def missing(self) -> str:
         """See Engine."""

@@ -3,7 +3,8 @@
 ``python -I -m node.engine.keeper PLAN`` with the plan as JSON: ``argv``, ``env``, ``cwd``, and the
 fields of a ``Confinement``. The keeper's stdin is a pipe that the node holds open and never writes
 to: when it ends, the node has stopped the engine or is dead, and the engine is told to stop, then
-killed with all that it started. Where it is the keeper that is killed, the kernel kills the engine.
+killed. What it started is killed after it, also what left its group: orphans become the keeper's
+children. Where it is the keeper that is killed, the kernel kills the engine.
 (The kernel can't be asked to watch the node itself: it would watch the thread that started us.)
 
 The engine's output goes where the keeper's goes, its exit code is the keeper's: 128 + n for a
@@ -18,10 +19,12 @@ import sys
 from contextlib import suppress
 from typing import Any, Final
 
-from node.engine.confine import Confinement, confine, die_with
+from node.engine.confine import Confinement, adopt_orphans, confine, die_with
 
 PATIENCE: Final = 2.0
 """Seconds between asking an engine to stop and killing it: it has nothing to save."""
+LOOK_AGAIN: Final = 0.05
+"""Seconds until what was killed is looked for again: it may have started another meanwhile."""
 NOT_CONFINED: Final = 126
 NOT_FOUND: Final = 127
 
@@ -34,6 +37,7 @@ def main(plan: dict[str, Any]) -> int:
     os.set_blocking(wakes, False)
     signal.set_wakeup_fd(wakes, warn_on_full_buffer=False)
     signal.signal(signal.SIGCHLD, lambda number, frame: None)
+    adopt_orphans()
     keeper = os.getpid()
     engine = os.fork()
     if engine == 0:
@@ -41,6 +45,7 @@ def main(plan: dict[str, Any]) -> int:
     status = _wait(engine, wake)
     with suppress(ProcessLookupError, PermissionError):  # whatever it started
         os.killpg(engine, signal.SIGKILL)
+    _end_descendants(wake)
     return os.waitstatus_to_exitcode(status) if os.WIFEXITED(status) else 128 + os.WTERMSIG(status)
 
 
@@ -52,9 +57,9 @@ def _wait(engine: int, wake: int) -> int:
         ready, _, _ = select.select(watched, [], [], PATIENCE if asked else None)
         if wake in ready:
             os.read(wake, 512)
-        done, status = os.waitpid(engine, os.WNOHANG)
-        if done:
-            return status
+        while (ended := os.waitpid(-1, os.WNOHANG))[0]:  # the engine, or an orphan of its
+            if ended[0] == engine:
+                return ended[1]
         if asked and not ready:
             with suppress(ProcessLookupError):
                 os.killpg(engine, signal.SIGKILL)
@@ -62,6 +67,36 @@ def _wait(engine: int, wake: int) -> int:
             asked = True
             with suppress(ProcessLookupError):
                 os.killpg(engine, signal.SIGTERM)
+
+
+def _end_descendants(wake: int) -> None:
+    """Kill whatever is left below this process, until nothing is."""
+    while True:
+        for pid in _descendants():
+            with suppress(ProcessLookupError, PermissionError):
+                os.kill(pid, signal.SIGKILL)
+        with suppress(ChildProcessError):
+            while os.waitpid(-1, os.WNOHANG)[0]:
+                pass
+            select.select([wake], [], [], LOOK_AGAIN)
+            with suppress(BlockingIOError):
+                os.read(wake, 512)
+            continue
+        return
+
+
+def _descendants() -> list[int]:
+    """The processes below this one; none where there is no /proc to tell."""
+    parents: dict[int, int] = {}
+    for name in os.listdir("/proc") if os.path.isdir("/proc/self") else ():
+        if name.isdigit():
+            with suppress(OSError), open(f"/proc/{name}/stat", "rb") as stream:
+                # Before the last ")" is the name, which may be anything; then state, and parent.
+                parents[int(name)] = int(stream.read(4096).rpartition(b")")[2].split()[1])
+    below = [os.getpid()]
+    for pid in below:
+        below += [child for child, parent in parents.items() if parent == pid]
+    return below[1:]
 
 
 def _become(plan: dict[str, Any], keeper: int) -> None:

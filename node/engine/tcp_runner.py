@@ -2,6 +2,8 @@
 
 ``python -I -m node.engine.tcp_runner PLAN``, as a keeper's child in a network of its own: there the
 engine has 127.0.0.1 for itself, and from outside only the socket leads to it.
+Unix sockets know no network, so the runner gives them up once it has this one: what it starts makes
+none, and reaches no program outside over theirs.
 Bytes go through as they are, each connection by two threads; the engine's end is the runner's.
 """
 
@@ -15,6 +17,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
+from node.engine.confine import forbid_unix_sockets
+
 PIECE: Final = 1 << 16
 BACKLOG: Final = 64
 
@@ -22,12 +26,13 @@ BACKLOG: Final = 64
 def main(plan: dict[str, Any]) -> int:
     """Run the engine, and serve the socket until the engine ends; its exit code."""
     os.umask(0o077)
-    engine = subprocess.Popen(plan["argv"], stdin=subprocess.DEVNULL)
     listener = socket.socket(socket.AF_UNIX)
     # A path longer than an address may be (108 bytes) is reached from its own folder.
     os.chdir(Path(plan["socket"]).parent)
     listener.bind(Path(plan["socket"]).name)
     listener.listen(BACKLOG)
+    forbid_unix_sockets(but_streams=plan["needs_unix"])
+    engine = subprocess.Popen(plan["argv"], stdin=subprocess.DEVNULL, cwd="/")
     serving = threading.Thread(target=_serve, args=(listener, plan["port"]), daemon=True)
     serving.start()
     return engine.wait()

@@ -77,6 +77,7 @@ async def ask_peer(way: Way, model: Served, call: Call, told: Told) -> AsyncIter
     """
     async with way.open(LIMITS) as session:
         exchange = _Exchange(session, way.peer, model, call)
+        call.handed()
         response = await exchange.send()
         kind = response.headers.get("content-type", "").partition(";")[0].strip().lower()
         if kind == EVENTS and call.stream and response.status == 200:

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Set
 from dataclasses import dataclass
 from typing import Final
 
+from p2p.errors import PeerFault, PeerGone, PeerRefused
 from p2p.serving import Serving
 
 ASIDE_FIRST: Final = 60.0
@@ -109,3 +110,15 @@ class Standings:
             if needs <= offer.capabilities and not self.aside(peer, now)
         )
         return sorted(able, key=cost)
+
+
+def late(peer: str, seconds: float, patience: float) -> PeerFault:
+    """Return what a peer did that gave no answer in so many seconds.
+
+    One that had half of our patience is at fault; one that should have been quick is just busy.
+    """
+    if seconds >= patience / 2:
+        return PeerGone(f"It did not answer within {seconds:.0f} s.", peer=peer)
+    return PeerRefused(
+        f"It did not begin within {seconds:.0f} s.", status=429, retry_after=ASIDE_BUSY, peer=peer
+    )

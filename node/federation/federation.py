@@ -19,7 +19,7 @@ from typing import Final, Protocol
 import trio
 
 from node.federation.asking import PATIENCE, Way, ask_peer
-from node.federation.choose import Standings
+from node.federation.choose import Standings, late
 from node.federation.survey import Network, Survey
 from node.inference import Answer, Call, Inference, Served
 from p2p.cid import CID
@@ -44,6 +44,11 @@ log = logging.getLogger(__name__)
 
 AGAIN: Final = 1.0
 """Seconds after which a client may ask again when all peers work for this node already."""
+FREE_STREAM_WITHIN: Final = 5.0
+"""Seconds for peers that said they are free to begin a stream in the place of this node's full
+engine: then the request waits here, as it would without peers. They read the prompt meanwhile."""
+FREE_WHOLE_WITHIN: Final = 30.0
+"""Seconds for the same with an answer in one piece, which begins when it has been made."""
 MAX_TOLD: Final = 5
 """Peers whose failures an error names."""
 SHARED_NO_MORE: Final = (403, 404, 410)
@@ -174,8 +179,13 @@ class Federation:
             if not free or (serving.state == "ready" and serving.load < 1)
         }
         tried: list[PeerFault] = []
-        deadline = trio.current_time() + PATIENCE
+        within = PATIENCE
+        if free:
+            within = FREE_STREAM_WITHIN if call.stream else FREE_WHOLE_WITHIN
+        deadline = trio.current_time() + within
         for peer in self.standings.rank(offers, call.needs, trio.current_time()):
+            if trio.current_time() >= deadline:
+                break  # those who are left did no wrong
             try:
                 return await self._ask_one(stack, found[peer][0], model, call, deadline)
             except NetworkError as exc:
@@ -189,12 +199,13 @@ class Federation:
     ) -> Answer:
         async with AsyncExitStack() as one:
             one.enter_context(self._place(way.peer))
+            begin = trio.current_time()
             self._survey.took(way.peer, model.manifest)
             asking = ask_peer(way, model, call, partial(self._note, way.peer, model))
             with trio.CancelScope(deadline=deadline) as scope:
                 answer = await one.enter_async_context(asking)
             if scope.cancelled_caught:
-                raise PeerGone(f"It did not answer within {PATIENCE:g} s.", peer=way.peer)
+                raise late(way.peer, trio.current_time() - begin, PATIENCE)
             stack.push_async_exit(one.pop_all())
         return answer
 

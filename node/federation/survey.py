@@ -1,7 +1,9 @@
 """Who answers for a model now: looked for near and far, and asked how busy they are.
 
-Those who said yes lately, some of those who are near (connected, or on this LAN) and those whom the
-DHT names are asked at once, a handful in all. With the first that has a free slot the others get a
+Some of those who said yes lately, of those who are near (connected, or on this LAN) and of those
+whom the DHT names are asked at once, a handful in all. Each kind has places that the others cannot
+take, and the DHT's are asked by turns, so that none who always say that they are busy can hide one
+that is free. With the first that has a free slot the others get a
 moment more, so that a peer that hangs holds nobody up. Who could not be reached is left alone for a
 while; who does not share the model is not asked for it again for some minutes.
 """
@@ -27,6 +29,14 @@ MAX_ASKED: Final = 8
 """Peers that are asked at a time: enough for a choice, few enough not to be a flood."""
 MAX_NEAR: Final = 4
 """Of them such as are only near: who connects to this node has chosen himself."""
+MAX_OLD: Final = 4
+"""Of them such as said yes before: the others' places are for whoever is new."""
+KEPT_FAR: Final = 2
+"""Of them places that are kept for those whom the DHT names."""
+MAX_BUSY: Final = 3
+"""Looks in a row at which a peer may be busy before it is one like any other again."""
+MAX_WAYS: Final = 64
+"""Peers of each kind that are remembered for a model: some looks' worth."""
 ASK_WITHIN: Final = 3.0
 """Seconds in which a peer says how busy it is; one that takes longer is no help."""
 FIND_WITHIN: Final = 3.0
@@ -65,12 +75,45 @@ class _Known:
     """Who answers for one model, as far as is known."""
 
     ways: dict[str, Way] = field(default_factory=dict)
+    """Who said yes, the latest last."""
+    named: dict[str, Way] = field(default_factory=dict)
+    """Whom the DHT named."""
+    busy: OrderedDict[str, int] = field(default_factory=OrderedDict)
+    """At how many looks in a row each was busy that was asked, the latest last."""
     until: float = 0.0
     """When the DHT is asked again."""
     offers: Offers = field(default_factory=dict)
     fresh: float = 0.0
     """Until when ``offers`` are used again."""
     looking: trio.Lock = field(default_factory=trio.Lock)
+
+    def asking(self, peer: str) -> None:
+        """It is asked now."""
+        self.busy.setdefault(peer, 0)
+        self.busy.move_to_end(peer)
+        while len(self.busy) > MAX_REMEMBERED:
+            self.busy.popitem(last=False)
+
+    def said(self, way: Way, *, free: bool) -> None:
+        """It said how busy it is."""
+        looks = 0 if free else self.busy.get(way.peer, 0) + 1
+        self.busy[way.peer] = looks
+        self.ways.pop(way.peer, None)
+        if looks < MAX_BUSY:
+            self.ways[way.peer] = way
+        while len(self.ways) > MAX_WAYS:
+            del self.ways[next(iter(self.ways))]
+
+    def old(self) -> list[Way]:
+        """Return who said yes before: those that were free first, else in no order."""
+        found = list(self.ways.values())
+        random.shuffle(found)
+        return sorted(found, key=lambda way: self.busy.get(way.peer, 0))
+
+    def far(self) -> list[Way]:
+        """Return whom the DHT named: those whom nobody asked, then by how long ago it was."""
+        order = {peer: at for at, peer in enumerate(self.busy)}
+        return sorted(self.named.values(), key=lambda way: order.get(way.peer, -1))
 
 
 class Survey:
@@ -111,6 +154,7 @@ class Survey:
         """A peer does not answer for this model, or not for us."""
         known = self.known(manifest)
         known.ways.pop(peer, None)
+        known.named.pop(peer, None)
         known.offers.pop(peer, None)
         self._not[peer, manifest] = trio.current_time() + NOT_FOR
         while len(self._not) > MAX_REMEMBERED:
@@ -151,10 +195,12 @@ class Survey:
         """Return whom the DHT names, which is asked now and then only."""
         known = self.known(manifest)
         if trio.current_time() >= known.until:
-            found = await self._network.answering(manifest, FIND_WITHIN)
-            known.ways |= {way.peer: way for way in found}
+            found = list(await self._network.answering(manifest, FIND_WITHIN))
+            random.shuffle(found)
+            if found:
+                known.named = {way.peer: way for way in found[:MAX_WAYS]}
             known.until = trio.current_time() + (KNOWN_FOR if found else NONE_FOR)
-        return list(known.ways.values())
+        return known.far()
 
     def near(self) -> Sequence[Way]:
         """Return the neighbours, in no order."""
@@ -175,11 +221,12 @@ class _Look:
 
     async def run(self) -> Offers:
         """Ask, until all have answered, or one has a free slot and the others had their moment."""
-        known = list(self._survey.known(self._manifest).ways.values())
+        known = self._survey.known(self._manifest)
         with self._scope:
             async with trio.open_nursery() as nursery:
-                self._invite(nursery, known, MAX_ASKED)
-                self._invite(nursery, self._survey.near(), MAX_NEAR)
+                self._invite(nursery, known.old(), MAX_OLD)
+                room = MAX_ASKED - KEPT_FAR - len(self._asked)
+                self._invite(nursery, self._survey.near(), min(MAX_NEAR, room))
                 self._invite(nursery, await self._survey.find(self._manifest), MAX_ASKED)
         return self._found
 
@@ -192,6 +239,7 @@ class _Look:
             if way.peer not in self._asked and self._survey.wanted(way.peer, self._manifest):
                 most -= 1
                 self._asked.add(way.peer)
+                self._survey.known(self._manifest).asking(way.peer)
                 nursery.start_soon(self._ask, way)
 
     async def _ask(self, way: Way) -> None:
@@ -199,6 +247,7 @@ class _Look:
         if serving is None:
             return
         self._found[way.peer] = way, serving
-        self._survey.known(self._manifest).ways[way.peer] = way
-        if serving.load < 1 and serving.state != "failed":
+        free = serving.load < 1 and serving.state != "failed"
+        self._survey.known(self._manifest).said(way, free=free)
+        if free:
             self._scope.deadline = min(self._scope.deadline, trio.current_time() + LINGER)

@@ -10,8 +10,8 @@ Each engine runs in a task of the fleet's nursery; leaving ``open_fleet`` ends t
 
 import logging
 import time
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,16 +19,19 @@ from typing import Any
 import psutil
 import trio
 
+from node.engine.supervisor import clean_runs
 from node.inference import Answer, Call, Served
 from node.messages import Note, Report
 from node.serving.line import Line, Load
 from node.serving.loading import Loader, ServingNode, Start
-from node.serving.model import Model
+from node.serving.model import Attempt, Model
 from node.serving.room import Resident, make_room
 from node.serving.roster import Entry, read_roster, write_roster
 from node.serving.running import Terms, run_engine
 from node.serving.shown import show
 from node.serving.upstream import Renaming, ServerUpstream, Upstream, server_client
+from node.store import durable
+from p2p.cid import CID
 from p2p.errors import AllodError, EngineError, NotFound, StoreError, Unsupported
 
 log = logging.getLogger(__name__)
@@ -53,6 +56,8 @@ class Fleet:
             peer_id=peer_id,
         )
         self._models: dict[str, Model] = {}
+        self._lost: dict[str, tuple[Entry, str]] = {}
+        """What was served before and cannot be now, and why: it may be again at the next start."""
         self._admitting = trio.Lock()
         self._changed = trio.Event()
 
@@ -82,6 +87,18 @@ class Fleet:
                 next="`allod serve REF` serves a release.",
             )
         return model
+
+    def lost(self) -> Mapping[str, str]:
+        """Return the models that were served before and cannot be now, and why."""
+        return {name: why for name, (_, why) in self._lost.items()}
+
+    async def forget(self, name: str) -> CID | None:
+        """Give up a model that cannot be served any more; None if there is none of that name."""
+        entry, _ = self._lost.pop(name, (None, ""))
+        if entry is None:
+            return None
+        await self._keep()
+        return entry.manifest
 
     def entry(self, name: str) -> Entry | None:
         """Return how a model of exactly that name is served now."""
@@ -114,6 +131,7 @@ class Fleet:
         if before is not None:
             before.retire()
         self._models[entry.name] = model
+        self._lost.pop(entry.name, None)
         await self._keep()
         return self._show(model)
 
@@ -123,10 +141,13 @@ class Fleet:
         What peers may answer for goes on being served, by them; removed again, it is gone.
         """
         model = self._find(name)
-        del self._models[model.entry.name]
         left = replace(self._show(model), state="cold")
+        other: Model | None = None
         if model.entry.via_peers and model.state != "remote":
-            other = await self._model(replace(model.entry, remote=True, share=False))
+            with suppress(AllodError):  # then it is served no more at all
+                other = await self._model(replace(model.entry, remote=True, share=False))
+        del self._models[model.entry.name]
+        if other is not None:
             self._models[other.entry.name] = other
             left = self._show(other)
         model.retire()
@@ -143,7 +164,9 @@ class Fleet:
     async def _keep(self) -> None:
         self._changed.set()
         self._changed = trio.Event()
-        await write_roster(self._roster, [one.entry for one in self._models.values()])
+        entries = [one.entry for one in self._models.values()]
+        entries += [entry for entry, _ in self._lost.values()]
+        await write_roster(self._roster, entries)
 
     async def _model(self, entry: Entry) -> Model:
         """Look at a release that is to be served."""
@@ -180,12 +203,15 @@ class Fleet:
             entries = await trio.to_thread.run_sync(read_roster, self._roster)
         except StoreError as exc:
             log.error("%s %s", exc.message, exc.next)
+            aside = self._roster.with_suffix(".damaged")  # the next list does not overwrite it
+            await durable.on_disk("set a damaged list aside", lambda: self._roster.rename(aside))
             return
         for entry in entries:
             try:
                 self._models[entry.name] = await self._model(entry)
             except AllodError as exc:
-                log.warning("%s is not served any more: %s", entry.name, exc.message)
+                self._lost[entry.name] = entry, exc.message
+                log.warning("%s is not served now: %s", entry.name, exc.message)
 
     # --- answering -------------------------------------------------------------------------------
 
@@ -193,6 +219,11 @@ class Fleet:
     async def ask(self, model: Served, call: Call) -> AsyncIterator[Answer]:
         """See Inference."""
         mine = self._find(model.name)
+        if mine.entry.manifest != model.manifest:
+            raise NotFound(
+                f"{model.name} means another release since this was asked.",
+                next="Ask again: the next answer is the other's.",
+            )
         missing = call.needs - mine.served.capabilities
         if missing:
             raise Unsupported(
@@ -219,14 +250,31 @@ class Fleet:
         return self._show(model)
 
     async def _ready(self, model: Model, report: Report = lambda event: None) -> Upstream:
-        """Return the way to a model's engine, loading it if need be; once for all who wait."""
+        """Return the way to a model's engine, loading it if need be; once for all who wait.
+
+        The load is nobody's: whoever asked first may leave, and the others still get it.
+        """
         while model.upstream is None:
-            async with model.loading:
-                if model.upstream is None:
-                    await self._load(model, report)
+            if model.attempt is None:
+                model.attempt = Attempt()
+                self._nursery.start_soon(self._attempt, model, model.attempt, report)
+            attempt = model.attempt
+            await attempt.over.wait()
+            if attempt.error is not None:
+                raise attempt.error
         return model.upstream
 
     # --- loading ---------------------------------------------------------------------------------
+
+    async def _attempt(self, model: Model, attempt: Attempt, report: Report) -> None:
+        """Load a model, and tell those who wait how it went."""
+        try:
+            await self._load(model, report)
+        except AllodError as exc:
+            attempt.error = exc
+        finally:
+            model.attempt = None
+            attempt.over.set()
 
     async def _load(self, model: Model, report: Report) -> None:
         if model.state == "remote":
@@ -238,44 +286,44 @@ class Fleet:
         await model.gone.wait()
         model.state = "loading"
         try:
-            start = await self._loader.prepare(model.entry, report)
-            async with self._admitting:
-                await self._make_room(model, start.plan.estimate)
-                model.check_start()  # it may have been stopped meanwhile
-                model.memory = start.plan.estimate
-                model.stop, model.gone = trio.Event(), trio.Event()
-            report(Note(f"{start.engine.name} loads {model.entry.name}."))
-            failure: list[AllodError] = []
-            try:
+            with self._node.store.using(model.entry.manifest):  # gc leaves its files alone
+                start = await self._loader.prepare(model.entry, report)
+                async with self._admitting:
+                    await self._make_room(model, start.plan.estimate)
+                    model.check_start()  # it may have been stopped meanwhile
+                    model.memory = start.plan.estimate
+                    model.stop, model.gone = trio.Event(), trio.Event()
+                report(Note(f"{start.engine.name} loads {model.entry.name}."))
+                failure: list[AllodError] = []
                 await self._nursery.start(self._run, model, start, failure)
-            except BaseException:
-                model.gone.set()  # whoever waited left, and it has not even begun
-                raise
             if failure:
-                model.crashes.append(trio.current_time())
+                if not model.stop.is_set():
+                    model.crashes.append(trio.current_time())
                 raise failure[0]
         finally:
             if model.upstream is None:
                 model.state = "failed" if model.crashes else "cold"
 
     async def _make_room(self, model: Model, need: int) -> None:
-        """Unload what must go for it, and wait until it has gone. ``NoMemory``."""
-        others = [one for one in self._models.values() if not one.gone.is_set()]
-        residents = [
-            Resident(one.entry.name, one.memory, one.busy, one.used, one.state == "loading")
-            for one in others
-        ]
-        going = make_room(
-            model.entry.name,
-            need,
-            residents,
-            budget=self._config.memory,
-            free=psutil.virtual_memory().available,
-        )
-        for one in others:
-            if one.entry.name in going:
-                one.unload()
-                await one.gone.wait()
+        """Unload what must go for it, one by one, each only if it is idle then. ``NoMemory``."""
+        while True:
+            others = [one for one in self._models.values() if not one.gone.is_set()]
+            residents = [
+                Resident(one.entry.name, one.memory, one.busy, one.used, one.state == "loading")
+                for one in others
+            ]
+            going = make_room(
+                model.entry.name,
+                need,
+                residents,
+                budget=self._config.memory,
+                free=psutil.virtual_memory().available,
+            )
+            if not going:
+                return
+            [victim] = [one for one in others if one.entry.name == going[0]]
+            victim.unload()
+            await victim.gone.wait()
 
     async def _run(
         self, model: Model, start: Start, failure: list[AllodError], *, task_status: Any
@@ -300,7 +348,7 @@ class Fleet:
         """Stop the engines of releases that are refused from now on; never returns."""
         while True:
             change = self._node.gate.next_change()
-            for model in [one for one in self._models.values() if one.upstream is not None]:
+            for model in [one for one in self._models.values() if not one.gone.is_set()]:
                 refused = await self._node.gate.refuses(model.entry.manifest)
                 if refused is not None:
                     log.warning("%s is stopped: %s", model.entry.name, refused.reason)
@@ -323,6 +371,7 @@ async def open_fleet(node: ServingNode, peer_id: str) -> AsyncIterator[Fleet]:
     """Serve what was served before; leaving the block ends all engines."""
     async with trio.open_nursery() as nursery:
         fleet = Fleet(node, peer_id, nursery)
+        await clean_runs(node.config.folders.run / "engines")  # of a node that was killed
         await fleet.restore()
         nursery.start_soon(fleet.follow_policy)
         yield fleet

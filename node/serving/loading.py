@@ -10,7 +10,7 @@
 
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
@@ -118,7 +118,8 @@ class Loader:
         if engine.format != weights.format:
             model, weights = await self._converted(entry, material, report)
         plan = self.plan(entry, weights, model)
-        proof = Proof(material.release, material.folder, facts, self._node.store)
+        admit = partial(self.admit, entry)
+        proof = Proof(material.release, material.folder, facts, self._node.store, admit)
         return Start(engine, plan, proof)
 
     async def admit(self, entry: Entry) -> None:
@@ -188,12 +189,15 @@ class Proof:
     folder: Path
     facts: Mapping[str, list[int]]
     store: Store
+    admit: Callable[[], Awaitable[None]]
+    """Asks the policy once more: a load may take minutes."""
 
     async def still_holds(self) -> None:
-        """Raise ``SourceChanged`` if a file was changed since.
+        """Raise ``SourceChanged`` if a file was changed since, ``Refused`` if the policy was.
 
         A new name for a file changes its inode's time and nothing else: then it is hashed again.
         """
+        await self.admit()
         cid = self.release.manifest_cid
         files = await self.store.release_files(cid)
         now = await durable.on_disk("look at a release", lambda: look(self.folder, files))

@@ -10,13 +10,21 @@ from node.inference import Served, State
 from node.serving.line import Line
 from node.serving.roster import Entry
 from node.serving.upstream import ServerUpstream, Upstream
-from p2p.errors import EngineError
+from p2p.errors import AllodError, EngineError, NotFound
 
 CRASHES: Final = 3
 """Times that an engine may die, or fail to start, within CRASHES_WITHIN seconds; then it rests."""
 CRASHES_WITHIN: Final = 300.0
 REST: Final = 60.0
 """Seconds without another try; for as long peers are asked first."""
+
+
+class Attempt:
+    """A load that is under way, for those who wait for it."""
+
+    def __init__(self) -> None:
+        self.over = trio.Event()
+        self.error: AllodError | None = None
 
 
 class Model:
@@ -28,7 +36,8 @@ class Model:
         self.line = line
         self.state: State = served.state
         self.upstream: Upstream | None = None
-        self.loading = trio.Lock()
+        self.attempt: Attempt | None = None
+        """The load that is under way."""
         self.memory = served.memory
         self.used = trio.current_time()
         self.stop = trio.Event()
@@ -49,9 +58,12 @@ class Model:
         return fell and self.upstream is None
 
     def check_start(self) -> None:
-        """Raise ``EngineError`` if its engine failed too often, or is wanted no more."""
+        """Raise ``EngineError`` if its engine failed too often, ``NotFound`` if it is retired."""
         if self.retired:
-            raise EngineError(f"{self.entry.name} is served no longer.")
+            raise NotFound(
+                f"{self.entry.name} is served no longer.",
+                next="`allod serve REF` serves a release.",
+            )
         now = trio.current_time()
         if len(self.crashes) == CRASHES and self.crashes[0] > now - CRASHES_WITHIN:
             left = self.crashes[-1] + REST - now

@@ -98,8 +98,7 @@ def _way(model: Model, running: RunningEngine, terms: Terms) -> Upstream:
         if what == SILENT:
             model.unload()
             return EngineError(
-                f"{engine} gave no answer for {name} in {terms.answer_within:g} s, and was "
-                "stopped.",
+                f"{engine} {SILENT} {name}, and was stopped.",
                 next="The next request starts it again; serve.answer_within gives it longer.",
             )
         with trio.move_on_after(DYING):

@@ -107,7 +107,16 @@ def _check_upstream(url: str) -> None:
 
 async def stop(params: ModelParams, node: ServingNode, report: Report) -> Json:
     """Serve a model no longer, and end its engine."""
-    served = await fleet_of(node).remove(_name(params.model, node))
+    fleet = fleet_of(node)
+    forgotten = await fleet.forget(params.model)
+    if forgotten is not None:
+        return {
+            "ok": True,
+            "model": params.model,
+            "manifest": str(forgotten),
+            "remote": False,
+        }
+    served = await fleet.remove(_name(params.model, node))
     return {
         "ok": True,
         "model": served.name,
@@ -131,7 +140,8 @@ def _name(model: str, node: ServingNode) -> str:
 async def ps(params: NoParams, node: ServingNode, report: Report) -> Json:
     """List the models that are served."""
     fleet = fleet_of(node)
-    return {"ok": True, "models": [shown(fleet, one) for one in fleet.served()]}
+    lost = [{"model": name, "failure": why} for name, why in fleet.lost().items()]
+    return {"ok": True, "models": [shown(fleet, one) for one in fleet.served()], "lost": lost}
 
 
 def shown(fleet: "Fleet", served: "Served") -> Json:

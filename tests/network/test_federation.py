@@ -12,7 +12,7 @@ import trio.testing
 
 from node.api.answers import Answers
 from node.api.openai.requests import read_chat
-from node.federation import asking
+from node.federation import asking, federation
 from node.federation.federation import Federation
 from node.inference import Call, Served
 from node.peers import PeerNetwork
@@ -415,6 +415,30 @@ async def test_a_peer_that_is_gone_is_left_alone() -> None:
             begun = a.federation.standings.of(b.peer).until
             assert (await a.say(call()))[1] == c.peer
             assert a.federation.standings.of(b.peer).until == begun
+
+
+@pytest.mark.parametrize("stream", [True, False])
+async def test_a_silent_peer_does_not_hold_up_what_can_wait_here(
+    stream: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A full engine of ours is still there when a peer that said it is free says nothing."""
+    monkeypatch.setattr(federation, "FREE_STREAM_WITHIN", 0.5)
+    monkeypatch.setattr(federation, "FREE_WHOLE_WITHIN", 0.5)
+    async with crew() as hosts:
+        never = Script([trio.Event()])
+        b = await sharer(hosts, said=Load(9, 0, 0), script=lambda model, call: never)
+        c = await sharer(hosts, said=Load(9, 1, 0))
+        async with asking_node(hosts, b, c) as a:
+            a.local.said = Load(1, 1, 0)
+            with trio.fail_after(60):
+                status, _, body = await a.say(call(stream=stream))
+            assert (status, b"Hel" in body) == (200, True)
+            assert len(a.local.asked) == 1
+            assert len(b.posts) == 1
+            assert not c.posts  # the time was gone: that is no fault of its own
+            standings, now = a.federation.standings, trio.current_time()
+            assert standings.aside(b.peer, now) == "it is busy"
+            assert (standings.of(b.peer).failures, standings.aside(c.peer, now)) == (0, "")
 
 
 async def test_a_peer_that_dies_in_the_middle() -> None:

@@ -98,10 +98,14 @@ async def test_what_was_served_is_served_again(tmp_path: Path) -> None:
         answer = await ask(client, question() | {"model": "tiny"})
         assert answer.status_code == 200
         assert answer.json()["model"] == "tiny"
-        await alice.run("rm", MODEL)
+        await alice.refused("rm", MODEL, code=2)
+    await alice.run("rm", MODEL)
     async with alice.node("--offline") as node:
-        assert (await alice.run("ps"))["models"] == []
-        assert any("is not served any more" in line for line in node.running.logged)
+        found = await alice.run("ps")
+        assert (found["models"], [one["model"] for one in found["lost"]]) == ([], ["tiny"])
+        assert any("is not served now" in line for line in node.running.logged)
+        await alice.run("stop", "tiny")
+        assert (await alice.run("ps"))["lost"] == []
 
 
 async def test_fifty_clients_on_two_slots(tmp_path: Path) -> None:

@@ -358,7 +358,51 @@ async def test_hanging_up_frees_the_slot() -> None:
     assert stage.local.busy == 0
     [use] = await stage.desk.accounts.wait_recorded(1)
     assert use.status == 499
+    assert use.prompt == len(stage.request(CHAT | {"stream": True}).body) // 4
     assert stage.answers.takes(stage.request()) == MAX_BODY
+
+
+async def test_hanging_up_on_a_whole_answer_is_counted() -> None:
+    """What an engine made for a peer that did not wait is guessed."""
+    stage = Stage(Local(script=lambda model, call: Script([trio.Event()])))
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(stage.post, stage.request(CHAT | {"max_tokens": 70}))
+        await trio.testing.wait_all_tasks_blocked()
+        nursery.cancel_scope.cancel()
+    [use] = await stage.desk.accounts.wait_recorded(1)
+    assert (use.status, use.completion) == (499, 70)
+    assert use.prompt > 10
+
+
+@pytest.mark.parametrize(
+    "now", [[], [tiny(shared=False)], [tiny(manifest=CID.of(b"x", Codec.JSON))]]
+)
+async def test_what_is_shared_is_looked_at_again(now: list[Served]) -> None:
+    """A model that is kept back, or replaced, between the look and the question is a 404."""
+    stage, sent = Stage(), Sent()
+    response = await stage.answers(stage.request())
+    assert isinstance(response.body, LiveBody)
+    stage.local.models = now
+    with pytest.raises(NotFound) as caught:
+        await response.body.run(sent.start)
+    assert error_response(caught.value).status == 404
+    assert (stage.local.asked, sent.status) == ([], 0)
+
+
+async def test_what_is_shared_no_more_after_the_queue_is_not_answered() -> None:
+    """A peer that waited for its slot until the owner changed his mind gets a 404."""
+    stage = Stage()
+
+    def script(model: Served, call: Call) -> Script:
+        stage.local.models = [tiny(shared=False)]
+        return Script(chat_stream("Hel"))
+
+    stage.local.script, sent = script, Sent()
+    response = await stage.answers(stage.request())
+    assert isinstance(response.body, LiveBody)
+    with pytest.raises(NotFound):
+        await response.body.run(sent.start)
+    assert sent.status == 0
 
 
 async def test_a_peer_has_so_many_places() -> None:

@@ -24,7 +24,7 @@ class EventReader:
     """Cuts a stream into whole events."""
 
     def __init__(self) -> None:
-        self._rest = b""
+        self._rest = bytearray()
 
     @property
     def pending(self) -> bool:
@@ -32,14 +32,17 @@ class EventReader:
         return bool(self._rest)
 
     def feed(self, data: bytes) -> list[bytes]:
-        """Return the events that end in ``data``, each with the blank line behind it."""
-        data = self._rest + data
-        found, at = [], 0
-        for gap in _GAP.finditer(data):
-            found.append(data[at : gap.end()])
-            at = gap.end()
-        self._rest = data[at:]
-        if len(self._rest) > MAX_EVENT:
+        """Return the events that end in ``data``, each with the blank line behind it.
+
+        The search goes on where it stopped, so that an event in crumbs costs no more than one.
+        """
+        rest = self._rest
+        start = max(0, len(rest) - 2)
+        rest += data
+        ends = [gap.end() for gap in _GAP.finditer(rest, start)]
+        found = [bytes(rest[at:end]) for at, end in zip([0, *ends], ends, strict=False)]
+        del rest[: ends[-1] if ends else 0]
+        if len(rest) > MAX_EVENT:
             raise EngineError(f"Expected events of at most {MAX_EVENT} bytes, came a longer one.")
         return found
 

@@ -16,7 +16,7 @@ import time
 import traceback
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import trio
@@ -39,6 +39,7 @@ from node.api.openai.fields import parse_object
 from node.api.openai.forms import Opening
 from node.api.openai.relay import Relay, in_thread, read_refusal
 from node.api.openai.requests import Asked
+from node.api.openai.tally import taken, unseen
 from node.inference import Call, Served
 from p2p.errors import AllodError, Refused, culprit
 
@@ -47,9 +48,6 @@ RECORD_WITHIN: Final = 5.0
 
 HUNG_UP: Final = 499
 """The status that is written down when the client did not wait for the answer, as nginx does."""
-
-BYTES_A_TOKEN: Final = 4
-"""Of a prompt, where the engine did not get to say: about right for English."""
 
 FIRST_ONLY: Final = frozenset({"", "llama-server", "xllamacpp"})
 """Engines that tell the usage of the first of several choices; unknown ones are taken for such."""
@@ -110,6 +108,7 @@ class _Reply:
         self._began = trio.current_time()
         self._served_by = ""
         self._status = HUNG_UP  # until something else is sure
+        self._handed = False
 
     async def run(self, receive: Receive, body: bytes, wants_receipt: bool) -> None:
         """Answer; cancelled when the client leaves."""
@@ -153,15 +152,21 @@ class _Reply:
         self._admit(model)
         may_leave = self._account.via_peers
         call = await in_thread(len(body), lambda: asked.call(model.name, may_leave))
-        async with self._written_down(model, call):
+        call = replace(call, handed=self._hand)
+        async with self._written_down(model, asked, call):
             check_needs(model, asked)
             await self._moderate(asked)
             async with self._desk.inference.ask(model, call) as answer:
                 self._served_by = answer.served_by
                 if answer.status != 200:
+                    self._handed = False  # it did not take the request
                     raise Declined(engine_problem(answer.status, await read_refusal(answer)))
                 self._prepare(asked, model, body if wants_receipt else None)
                 await self._relay.run(answer)
+
+    def _hand(self) -> None:
+        """From here on the request takes an engine's time, whether anybody waits for it or not."""
+        self._handed = True
 
     def _admit(self, model: Served) -> None:
         try:
@@ -203,7 +208,7 @@ class _Reply:
         self._relay.prepare(asked.form(opening), headers, draft, self._served_by)
 
     @asynccontextmanager
-    async def _written_down(self, model: Served, call: Call) -> AsyncIterator[None]:
+    async def _written_down(self, model: Served, asked: Asked, call: Call) -> AsyncIterator[None]:
         """Write down what the request took, once, however it ends."""
         try:
             yield
@@ -214,18 +219,17 @@ class _Reply:
         finally:
             if self._relay.over:
                 self._status = 200
-            use = self._use(model, call)
+            use = self._use(model, asked, call)
             with trio.CancelScope(shield=True) as scope:
                 scope.deadline = trio.current_time() + RECORD_WITHIN
                 await self._desk.accounts.record(self._account, use)
 
-    def _use(self, model: Served, call: Call) -> Use:
+    def _use(self, model: Served, asked: Asked, call: Call) -> Use:
         prompt = completion = 0
-        if self._relay.form is not None:
-            usage = self._relay.form.usage
-            prompt, completion = usage.prompt, usage.completion
-            if not usage.told:  # it broke off: a piece of a stream is about one token
-                prompt, completion = max(1, len(call.body) // BYTES_A_TOKEN), usage.pieces
+        form = self._relay.form
+        if self._handed or form is not None:
+            left = unseen(asked) if self._status == HUNG_UP else 0
+            prompt, completion = taken(form.usage if form else None, len(call.body), left)
         return Use(
             model=model.name,
             manifest=model.manifest,

@@ -68,6 +68,8 @@ class Relay:
                     break  # it said that it had ended; an engine's body does end then
                 size += len(data)
                 await self._say(form.feed(data, time.time()))
+                # A body that is there already yields without waiting: others have their turn too.
+                await trio.lowlevel.checkpoint()
         last: bytes = await in_thread(0 if self.started else size, lambda: form.end(time.time()))
         await self._judge()
         await self._finish(bytes(self._held) + last)

@@ -5,12 +5,18 @@ Whoever answers may be a stranger, so nothing here trusts the shape of what it r
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from node.moderation import OVERLAP
 
 MAX_COUNT: Final = 1 << 31
 """Tokens that one answer can be said to have; more is a lie."""
+
+BYTES_A_TOKEN: Final = 4
+"""Of a prompt, where the engine did not get to say: about right for English."""
+UNSEEN: Final = 256
+"""Tokens at most that one answer in one piece counts where nobody waited for it: how many were made
+nobody knows, and hanging up must not be a way around a token's limit."""
 
 
 @dataclass(slots=True)
@@ -56,6 +62,41 @@ def _whole(value: object) -> int:
     if not isinstance(value, int | float) or isinstance(value, bool):
         return 0
     return int(value) if 0 <= value <= MAX_COUNT else 0
+
+
+class Asking(Protocol):
+    """What is needed of a request, as ``node.api.openai.requests.Asked``."""
+
+    @property
+    def endpoint(self) -> str: ...
+    @property
+    def stream(self) -> bool: ...
+    @property
+    def choices(self) -> int: ...
+    @property
+    def fields(self) -> Mapping[str, Any]: ...
+
+
+def unseen(asked: Asking) -> int:
+    """Return what an answer in one piece counts if nobody waited for it, in tokens.
+
+    0 for one that comes as it is made, and for embeddings, which have none.
+    """
+    if asked.stream or asked.endpoint == "embeddings":
+        return 0
+    return asked.choices * min(_whole(asked.fields.get("max_tokens")) or UNSEEN, UNSEEN)
+
+
+def taken(usage: Usage | None, size: int, left: int) -> tuple[int, int]:
+    """Return the tokens of prompt and answer of a request that went to an engine.
+
+    ``usage``: what its answer told, None if it never began; ``size``: of the request, in bytes;
+    ``left``: tokens that may have been made and were not seen.
+    """
+    if usage is not None and usage.told:
+        return usage.prompt, usage.completion
+    pieces = usage.pieces if usage is not None else 0  # a piece of a stream is about one token
+    return max(1, size // BYTES_A_TOKEN), max(pieces, left)
 
 
 def choices_of(value: Mapping[str, Any]) -> Iterator[dict[str, Any]]:

@@ -21,6 +21,19 @@ WITH_CHILD = (
 )
 
 
+RUN_AWAY = (
+    "import os, sys, time\n"
+    "if os.fork() == 0:\n"
+    "    os.setsid()\n"
+    "    if os.fork(): os._exit(0)\n"
+    "    print(os.getpid(), flush=True)\n"
+    "    for one in (1, 2): os.close(one)\n"
+    "    time.sleep(600)\n"
+    "time.sleep(0 if {ends} else 600)\n"
+)
+"""An engine whose grandchild has a session of its own, and no parent."""
+
+
 def told(process: "subprocess.Popen[str]") -> psutil.Process:
     """The process whose number was printed."""
     assert process.stdout is not None
@@ -30,12 +43,26 @@ def told(process: "subprocess.Popen[str]") -> psutil.Process:
 @pytest.mark.parametrize("code", [PRINT_AND_WAIT, DEAF + PRINT_AND_WAIT, WITH_CHILD])
 def test_the_engine_ends_when_the_pipe_does(code: str) -> None:
     """The node closes the pipe, or dies: the engine is told, then killed with its children."""
-    with start(code) as keeper:
+    with start(code, rules(processes=True)) as keeper:
         engine = told(keeper)
         assert keeper.stdin is not None
         keeper.stdin.close()
         assert keeper.wait(HANG) in (128 + signal.SIGTERM, 128 + signal.SIGKILL)
         engine.wait(HANG)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="Linux gives orphans to the keeper")
+@pytest.mark.parametrize("ends", [True, False])
+def test_what_left_the_engines_group_ends_with_it(ends: bool) -> None:
+    """Whether the engine ends by itself or is ended: a daemon that it made does not outlive it."""
+    free = rules(network="loopback", processes=True)
+    with start(RUN_AWAY.format(ends=ends), free) as keeper:
+        runaway = told(keeper)
+        assert keeper.stdin is not None
+        if not ends:
+            keeper.stdin.close()
+        keeper.wait(HANG)
+        assert not runaway.is_running()
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="Linux can be asked")

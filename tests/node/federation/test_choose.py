@@ -8,7 +8,9 @@ from node.federation.choose import (
     ASIDE_LAST,
     ASIDE_LIAR,
     Standings,
+    late,
 )
+from p2p.errors import PeerGone, PeerRefused
 from p2p.serving import Serving
 
 CHAT = frozenset({"chat"})
@@ -91,6 +93,14 @@ def test_a_busy_peer_is_left_alone_as_long_as_it_says() -> None:
     standings.busy("b", 0.0, 0.0)
     assert not standings.aside("b", 0.0)
     assert standings.of("a").failures == 0
+
+
+def test_who_is_late_is_at_fault_only_if_it_had_time() -> None:
+    """A peer that had a moment is busy for a while; one that had our patience has failed."""
+    busy, gone = late("a", 5.0, 600.0), late("a", 600.0, 600.0)
+    assert isinstance(busy, PeerRefused)
+    assert (busy.status, busy.retry_after, busy.peer) == (429, ASIDE_BUSY, "a")
+    assert (type(gone), gone.peer) == (PeerGone, "a")
 
 
 def test_nothing_shortens_the_time_of_a_liar() -> None:

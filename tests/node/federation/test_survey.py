@@ -16,7 +16,9 @@ from node.federation.survey import (
     KNOWN_FOR,
     LINGER,
     MAX_ASKED,
+    MAX_BUSY,
     MAX_NEAR,
+    MAX_WAYS,
     NONE_FOR,
     NOT_FOR,
     Survey,
@@ -103,6 +105,48 @@ async def test_a_handful_is_asked(autojump_clock: trio.testing.MockClock) -> Non
     survey = Survey(Net(near, far), Standings(), "z")
     assert len(await look(survey)) == MAX_ASKED
     assert sum(one.asked for one in near) == MAX_NEAR
+
+
+async def test_the_busy_hide_nobody(autojump_clock: trio.testing.MockClock) -> None:
+    """However many always say that they are busy, one that is free is found, near or far."""
+    crowd = peers("abcdefghijklmnop", says=FULL.encode())
+    for near in (True, False):
+        net = Net(near=crowd[:2], far=crowd)
+        survey = Survey(net, Standings(), "z")
+        for _ in range(MAX_BUSY):
+            assert "y" not in await look(survey)
+            await trio.sleep(KNOWN_FOR)
+        if near:
+            net.near = peers("y")
+        else:
+            net.far = [*crowd, *peers("y")]
+        assert "y" in await look(survey)
+        await trio.sleep(FRESH_FOR)
+        assert "y" in await look(survey)  # it comes before those who were busy
+
+
+async def test_who_is_named_has_his_turn(autojump_clock: trio.testing.MockClock) -> None:
+    """Those whom the DHT names are asked by turns, and no look asks more than a handful."""
+    crowd = peers("abcdefghijklmnop", says=FULL.encode())
+    survey = Survey(Net(far=crowd), Standings(), "z")
+    for _ in range(8):
+        assert len(await look(survey)) <= MAX_ASKED
+        await trio.sleep(FRESH_FOR)
+    assert all(one.asked for one in crowd)
+    known = survey.known(MANIFEST)
+    assert len(known.ways) < len(crowd)  # busy thrice in a row is no better than unknown
+
+
+async def test_what_is_remembered_is_bounded(autojump_clock: trio.testing.MockClock) -> None:
+    """However many are named, or say yes, so many are kept for a model."""
+    net = Net(far=[Peer(str(at)) for at in range(MAX_WAYS + 9)])
+    survey = Survey(net, Standings(), "z")
+    await look(survey)
+    known = survey.known(MANIFEST)
+    assert len(known.named) == MAX_WAYS
+    for way in net.far:
+        known.said(way, free=True)
+    assert len(known.ways) == MAX_WAYS
 
 
 async def test_nobody_waits_for_one_that_hangs(autojump_clock: trio.testing.MockClock) -> None:

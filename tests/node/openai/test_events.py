@@ -1,5 +1,7 @@
 """Server-sent events, cut and read."""
 
+import time
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -56,6 +58,15 @@ def test_an_event_that_does_not_end_is_an_error() -> None:
         reader.feed(b"x" * (1 << 20))
     with pytest.raises(EngineError):
         reader.feed(b"x")
+
+
+def test_crumbs_cost_no_more_than_one_piece() -> None:
+    """An event that comes byte by byte behind a large beginning is searched once."""
+    reader, begin = EventReader(), time.process_time()
+    reader.feed(b"x" * (MAX_EVENT - 200_000))
+    for _ in range(100_000):
+        reader.feed(b"x")
+    assert time.process_time() - begin < 5
 
 
 @pytest.mark.parametrize("payload", [b"", b"nonsense", b"[1]", b"1", b"\xff", b"[" * 99_999])

@@ -165,6 +165,7 @@ async def test_an_engines_own_errors_are_put_in_our_words(
         assert set(error) == {"message", "type", "param", "code"}
         [use] = await doors.desk.accounts.wait_recorded(1)
         assert use.status == answer.status_code
+        assert (use.prompt, use.completion) == (0, 0)
 
 
 @pytest.mark.parametrize(
@@ -266,8 +267,21 @@ async def test_hanging_up_before_an_answer_frees_the_slot() -> None:
         with trio.fail_after(60):
             await doors.engine.freed.wait()
         [use] = await doors.desk.accounts.wait_recorded(1)
-        assert (use.status, use.completion) == (499, 0)
+        assert use.status == 499
         assert doors.engine.waiting == 0
+
+
+@pytest.mark.parametrize(
+    ("ask", "completion"),
+    [(ASK, 256), (ASK | {"max_tokens": 9}, 9), (ASK | {"max_tokens": 9999}, 256), (STREAM, 0)],
+)
+async def test_hanging_up_does_not_make_it_free(ask: dict[str, object], completion: int) -> None:
+    """Once an engine works on it, the prompt counts, and a guess at an answer that none sees."""
+    async with serving_models(scripted(trio.Event(), slots=1)) as doors:
+        await hang_up(doors, ask, doors.engine.begun)
+        [use] = await doors.desk.accounts.wait_recorded(1)
+        assert (use.status, use.completion) == (499, completion)
+        assert use.prompt == len(doors.engine.asked[0][1].body) // 4
 
 
 async def test_hanging_up_in_the_queue_frees_the_place() -> None:
@@ -300,6 +314,7 @@ async def test_hanging_up_in_the_queue_frees_the_place() -> None:
         assert text_of(answers[0].content) == "ok"
         uses = await doors.desk.accounts.wait_recorded(2)
         assert [use.status for use in uses] == [499, 200]
+        assert (uses[0].prompt, uses[0].completion) == (0, 0)  # no engine had it
 
 
 async def test_fifty_clients_on_two_slots_are_answered_or_told_to_wait() -> None:

@@ -6,7 +6,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from node.api.openai.tally import MAX_COUNT, Ear, Usage, calls_of, choices_of, message_of, said
+from node.api.openai.requests import read_chat, read_embeddings
+from node.api.openai.tally import (
+    MAX_COUNT,
+    UNSEEN,
+    Ear,
+    Usage,
+    calls_of,
+    choices_of,
+    message_of,
+    said,
+    taken,
+    unseen,
+)
 from node.moderation import OVERLAP
 
 
@@ -49,6 +61,20 @@ def test_a_prompt_that_is_told_for_each_answer_counts_once() -> None:
     once.count({"prompt_tokens": 10, "completion_tokens": 6})
     once.share(3)
     assert once.prompt == 10
+
+
+def test_what_an_engine_did_not_tell_is_guessed() -> None:
+    """What it told comes first; else four bytes are a token, and unseen answers have a bound."""
+    assert taken(None, 400, 7) == (100, 7)
+    assert taken(None, 0, 0) == (1, 0)
+    assert taken(Usage(pieces=9), 400, 7) == (100, 9)
+    assert taken(Usage(5, 6, told=1, pieces=9), 400, 7) == (5, 6)
+    ask: dict[str, Any] = {"model": "m", "messages": [{"role": "user", "content": "x"}]}
+    assert unseen(read_chat(ask | {"n": 2})) == 2 * UNSEEN
+    assert unseen(read_chat(ask | {"n": 2, "max_completion_tokens": 3})) == 6
+    assert unseen(read_chat(ask | {"max_tokens": 1 << 20})) == UNSEEN
+    assert unseen(read_chat(ask | {"stream": True})) == 0
+    assert unseen(read_embeddings({"model": "m", "input": "x"})) == 0
 
 
 def test_all_that_a_model_says_is_heard() -> None:

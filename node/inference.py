@@ -125,3 +125,23 @@ class Inference(Protocol):
         ``Busy`` (with ``retry_after``), ``NoMemory``, ``Refused`` by the policy, ``Unsupported``,
         ``EngineError``. What goes wrong later, the body raises: ``EngineError`` or ``PeerFault``.
         """
+
+
+class Load(Protocol):
+    """How busy a model is; ``down``: its engine has just failed, and is not back yet."""
+
+    @property
+    def slots(self) -> int: ...
+    @property
+    def busy(self) -> int: ...
+    @property
+    def waiting(self) -> int: ...
+    @property
+    def down(self) -> bool: ...
+
+
+class Local(Inference, Protocol):
+    """This node's own engines; never one that asks peers."""
+
+    def load(self, name: str) -> Load:
+        """Say how busy a model is. ``NotFound``."""

@@ -70,6 +70,7 @@ NODE = [
     "config",
     "messages",
     "inference",
+    "sse",
     "pace",
     "page",
     "presence",

@@ -27,7 +27,7 @@ from node.api.openai.forms import JSON
 from node.api.openai.relay import in_thread
 from node.api.openai.requests import Asked, read_chat, read_completion, read_embeddings
 from node.api.reply import Reply
-from node.inference import Inference, Served
+from node.inference import Local, Served
 from p2p.cid import CID
 from p2p.errors import NotFound, PeerRefused
 from p2p.http import MAX_BODY, LiveBody, Request, Response, Start
@@ -44,24 +44,6 @@ READERS: Final[Mapping[str, Callable[[dict[str, Any]], Asked]]] = {
     "embeddings": read_embeddings,
 }
 """The endpoints of engines; all other doors are made of these."""
-
-
-class Load(Protocol):
-    """How busy a model is, as ``node.serving.line.Load``."""
-
-    @property
-    def slots(self) -> int: ...
-    @property
-    def busy(self) -> int: ...
-    @property
-    def waiting(self) -> int: ...
-
-
-class Local(Inference, Protocol):
-    """This node's own engines, as ``node.serving.fleet.Fleet``; never one that asks peers."""
-
-    def load(self, name: str) -> Load:
-        """Say how busy a model is."""
 
 
 class Gate(Protocol):

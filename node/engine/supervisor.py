@@ -230,7 +230,14 @@ async def run_folder(parent: Path) -> AsyncIterator[Path]:
         yield folder
     finally:
         with trio.CancelScope(shield=True):
-            await trio.to_thread.run_sync(lambda: shutil.rmtree(folder, ignore_errors=True))
+            await trio.to_thread.run_sync(lambda: _remove(folder, parent))
+
+
+def _remove(folder: Path, parent: Path) -> None:
+    shutil.rmtree(folder, ignore_errors=True)
+    if folder.parent != parent:
+        with suppress(OSError):  # another run goes on there
+            folder.parent.rmdir()
 
 
 async def clean_runs(parent: Path) -> None:
@@ -265,7 +272,7 @@ def _place(parent: Path) -> Path:
     """Where the runs of a parent lie: there, or in a short place that is always the same."""
     if len(os.fsencode(parent)) + len("/12345678/engine.sock") <= MAX_SOCKET_PATH:
         return parent
-    shared = Path(tempfile.gettempdir()) / f"allod-{os.getuid()}"
+    shared = _short_folder() / f"allod-{os.getuid()}"
     with suppress(FileExistsError):
         shared.mkdir(mode=0o700)
     # Anybody may make a folder of this name before us, or a link.
@@ -276,6 +283,18 @@ def _place(parent: Path) -> Path:
             next="Remove it, or give the node a folder with a shorter path.",
         )
     return shared / hashlib.sha256(os.fsencode(parent.absolute())).hexdigest()[:16]
+
+
+def _short_folder() -> Path:
+    """A folder for temporary files whose path leaves room for a socket's."""
+    rest = len(f"/allod-{os.getuid()}/0123456789abcdef/12345678/engine.sock")
+    for folder in (tempfile.gettempdir(), "/tmp", "/var/tmp"):
+        if len(os.fsencode(folder)) + rest <= MAX_SOCKET_PATH and os.access(folder, os.W_OK):
+            return Path(folder)
+    raise EngineError(
+        "An engine's socket needs a folder with a short path, and none was found.",
+        next="Set TMPDIR to a folder with a path of at most 40 characters.",
+    )
 
 
 __all__ = ["NOT_CONFINED", "RunningEngine", "clean_runs", "open_engine", "run_folder"]

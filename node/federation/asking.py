@@ -19,8 +19,9 @@ from typing import Final, Protocol
 
 import trio
 
-from node.federation.events import MAX_EVENT, Events, is_comment, is_last, renamed
+from node.federation.events import is_comment, is_last, renamed
 from node.inference import Answer, Call, Served
+from node.sse import MAX_EVENT, EventCutter
 from p2p.cid import CID
 from p2p.errors import BadBytes, PeerFault, PeerGone, PeerRefused, TooMuch, VerificationFailed
 from p2p.http import ClientResponse, HttpLimits
@@ -211,7 +212,7 @@ class _Stream:
         self._exchange = exchange
         self._response = response
         self._told = told
-        self._events = Events()
+        self._events = EventCutter(TooMuch)
         self._ready = b""
         """Events that are to go on."""
         self._held = b""

@@ -1,46 +1,9 @@
-"""A stranger's server-sent events, cut where they end; a model's name in what goes by. Pure."""
+"""What a stranger's events say, as far as it concerns who passes them on. Pure."""
 
 import json
-import re
 from typing import Final
 
-from p2p.errors import TooMuch
-
-MAX_EVENT: Final = 4 << 20
-"""Bytes of one event: a whole answer in one, with twenty odds for each token, fits."""
-
 _DONE: Final = b"[DONE]"
-_GAP: Final = re.compile(rb"\n\r?\n")
-
-
-class Events:
-    """Cuts a stream into whole events."""
-
-    def __init__(self, peer: str = "") -> None:
-        self._peer = peer
-        self._rest = bytearray()
-
-    @property
-    def pending(self) -> bool:
-        """Whether an event has begun and not ended."""
-        return bool(self._rest)
-
-    def feed(self, data: bytes) -> list[bytes]:
-        """Return the events that end in ``data``, with what ends them; ``TooMuch`` for a long one.
-
-        The search goes on where it stopped, so that an event in crumbs costs no more than one.
-        """
-        rest = self._rest
-        start = max(0, len(rest) - 2)
-        rest += data
-        ends = [gap.end() for gap in _GAP.finditer(rest, start)]
-        found = [bytes(rest[at:end]) for at, end in zip([0, *ends], ends, strict=False)]
-        del rest[: ends[-1] if ends else 0]
-        if len(rest) > MAX_EVENT:
-            raise TooMuch(
-                f"Expected events of at most {MAX_EVENT} bytes, came a longer one.", peer=self._peer
-            )
-        return found
 
 
 def is_comment(event: bytes) -> bool:

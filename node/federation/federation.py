@@ -21,7 +21,7 @@ import trio
 from node.federation.asking import PATIENCE, Way, ask_peer
 from node.federation.choose import Standings, late
 from node.federation.survey import Network, Survey
-from node.inference import Answer, Call, Inference, Served
+from node.inference import Answer, Call, Local, Served
 from p2p.cid import CID
 from p2p.errors import (
     AllodError,
@@ -60,24 +60,6 @@ class Gate(Protocol):
 
     async def check(self, cid: CID) -> None:
         """Raise ``Refused``, with the reason, for what is not to be used."""
-
-
-class Load(Protocol):
-    """How busy a model is here."""
-
-    @property
-    def slots(self) -> int: ...
-    @property
-    def busy(self) -> int: ...
-    @property
-    def down(self) -> bool: ...
-
-
-class Local(Inference, Protocol):
-    """This node's own engines, as ``node.serving.fleet.Fleet``."""
-
-    def load(self, name: str) -> Load:
-        """Say how busy a model is."""
 
 
 class Federation:

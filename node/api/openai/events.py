@@ -1,50 +1,15 @@
-"""Server-sent events: an engine's stream cut into events, and read as pieces of an answer. Pure.
-
-Bounded, since whoever answers may be a stranger: an event that does not end is an error.
-"""
+"""The events of an engine's stream, read as pieces of an answer. Pure."""
 
 import json
-import re
 from typing import Any, Final
 
 from node.api.openai.errors import Declined, engine_problem
 from node.api.openai.tally import Ear, Usage
+from node.sse import EventCutter
 from p2p.errors import EngineError
-
-MAX_EVENT: Final = 4 << 20
-"""Bytes of one event: a whole answer in one piece fits, with twenty odds for each token."""
 
 DONE: Final = b"[DONE]"
 """What the last event of a stream says."""
-
-_GAP: Final = re.compile(rb"\n\r?\n")
-
-
-class EventReader:
-    """Cuts a stream into whole events."""
-
-    def __init__(self) -> None:
-        self._rest = bytearray()
-
-    @property
-    def pending(self) -> bool:
-        """Whether an event has begun and not ended."""
-        return bool(self._rest)
-
-    def feed(self, data: bytes) -> list[bytes]:
-        """Return the events that end in ``data``, each with the blank line behind it.
-
-        The search goes on where it stopped, so that an event in crumbs costs no more than one.
-        """
-        rest = self._rest
-        start = max(0, len(rest) - 2)
-        rest += data
-        ends = [gap.end() for gap in _GAP.finditer(rest, start)]
-        found = [bytes(rest[at:end]) for at, end in zip([0, *ends], ends, strict=False)]
-        del rest[: ends[-1] if ends else 0]
-        if len(rest) > MAX_EVENT:
-            raise EngineError(f"Expected events of at most {MAX_EVENT} bytes, came a longer one.")
-        return found
 
 
 def payload_of(event: bytes) -> bytes | None:
@@ -88,7 +53,7 @@ class PieceReader:
     """Reads a stream as the pieces of an answer, counts tokens and lets the ear hear."""
 
     def __init__(self, usage: Usage, ear: Ear) -> None:
-        self._events = EventReader()
+        self._events = EventCutter(EngineError)
         self._usage = usage
         self._ear = ear
         self.done = False

@@ -15,13 +15,13 @@ from typing import Any, Final, Protocol
 from node.api.openai.errors import Problem
 from node.api.openai.events import (
     DONE,
-    EventReader,
     cut_off,
     parse_piece,
     payload_of,
     raise_error,
 )
 from node.api.openai.tally import Ear, Usage, choices_of
+from node.sse import EventCutter
 from p2p.errors import EngineError
 
 MAX_WHOLE: Final = 64 << 20
@@ -98,7 +98,7 @@ class Relayed:
         self._wants_usage = wants_usage
         self._reshape = reshape
         self._reads = reshape is not None or opening.listening or opening.choices > 1
-        self._reader = EventReader()
+        self._reader = EventCutter(EngineError)
         self._last: dict[str, Any] = {}
 
     def feed(self, data: bytes, now: float) -> bytes:

@@ -92,16 +92,22 @@ def test_exit_codes_are_the_engines() -> None:
     assert outcome("import os; os.abort()")[0] == 128 + signal.SIGABRT
     code, said = outcome("", rules(network="loopback", memory=1))
     assert code in (NOT_CONFINED, NOT_FOUND, 127, 128 + signal.SIGKILL, 128 + signal.SIGSEGV), said
-    plan = {"argv": ["/no/such"], "env": {}, "cwd": "/", "rules": {"memory": None}}
-    words = [sys.executable, "-I", "-m", "node.engine.keeper", json.dumps(plan)]
-    done = subprocess.run(words, stdin=subprocess.PIPE, capture_output=True, timeout=HANG)
-    assert done.returncode == NOT_FOUND
-    assert b"/no/such could not be executed" in done.stderr
-    plan["cwd"] = "/no/such"
-    words[-1] = json.dumps(plan)
-    done = subprocess.run(words, stdin=subprocess.PIPE, capture_output=True, timeout=HANG)
-    assert done.returncode == NOT_CONFINED
-    assert b"could not be confined" in done.stderr
+    assert _kept({"cwd": "/"}) == (NOT_FOUND, "/no/such could not be executed")
+    assert _kept({"cwd": "/no/such"}) == (NOT_CONFINED, "It could not be confined")
+
+
+def _kept(changes: dict[str, str]) -> tuple[int, str]:
+    """Keep what is not there: the exit code, and the begin of what was said."""
+    plan = {"argv": ["/no/such"], "env": {}, "rules": {"memory": None}} | changes
+    with subprocess.Popen(
+        [sys.executable, "-I", "-m", "node.engine.keeper", json.dumps(plan)],
+        stdin=subprocess.PIPE,  # open until the end: it is what keeps an engine alive
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as keeper:
+        code = keeper.wait(HANG)
+        assert keeper.stderr is not None
+        return code, keeper.stderr.read().partition(":")[0]
 
 
 def test_the_engine_holds_none_of_our_files() -> None:

@@ -171,14 +171,15 @@ async def test_a_short_place_that_others_may_enter_is_not_used(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
     """Who made a folder of that name first, or a link, gets no socket of ours."""
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    shared = tmp_path / f"allod-{os.getuid()}"
-    if kind == "open":
-        shared.mkdir()
-        shared.chmod(0o777)
-    else:
-        (tmp_path / "elsewhere").mkdir(mode=0o700)
-        shared.symlink_to(tmp_path / "elsewhere")
-    with pytest.raises(EngineError, match="nobody else may enter"):
-        async with run_folder(tmp_path / ("m" * 100)):
-            pass
+    with tempfile.TemporaryDirectory(prefix="t") as short:
+        monkeypatch.setattr(tempfile, "tempdir", short)
+        shared = Path(short) / f"allod-{os.getuid()}"
+        if kind == "open":
+            shared.mkdir()
+            shared.chmod(0o777)
+        else:
+            (tmp_path / "elsewhere").mkdir(mode=0o700)
+            shared.symlink_to(tmp_path / "elsewhere")
+        with pytest.raises(EngineError, match="nobody else may enter"):
+            async with run_folder(tmp_path / ("m" * 100)):
+                pass

@@ -1,12 +1,14 @@
 """A stranger's events, cut and named anew."""
 
 import time
+from functools import partial
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from node.federation.events import MAX_EVENT, Events, is_comment, is_last, renamed
+from node.federation.events import is_comment, is_last, renamed
+from node.sse import MAX_EVENT, EventCutter
 from p2p.errors import TooMuch
 
 STREAM = b'data: {"a": 1}\n\n:\n\ndata: {"b":\ndata: 2}\r\n\r\nid: 3\ndata: [DONE]\n\n'
@@ -21,7 +23,7 @@ WHOLE = [
 @given(st.lists(st.integers(1, len(STREAM)), max_size=20))
 def test_the_cuts_do_not_depend_on_the_pieces(cuts: list[int]) -> None:
     """However a stream comes, the events are the same, and nothing is lost."""
-    events, found, at = Events(), [], 0
+    events, found, at = EventCutter(TooMuch), [], 0
     for cut in [*sorted(cuts), len(STREAM)]:
         found += events.feed(STREAM[at:cut])
         at = max(at, cut)
@@ -31,7 +33,7 @@ def test_the_cuts_do_not_depend_on_the_pieces(cuts: list[int]) -> None:
 
 def test_an_event_that_has_not_ended_is_pending() -> None:
     """A part of an event is kept, and known to be there."""
-    events = Events()
+    events = EventCutter(TooMuch)
     assert events.feed(b"data: x\n") == []
     assert events.pending
     assert events.feed(b"\n") == [b"data: x\n\n"]
@@ -40,7 +42,7 @@ def test_an_event_that_has_not_ended_is_pending() -> None:
 
 def test_an_event_without_end() -> None:
     """An event that is too long is the peer's fault."""
-    events = Events("12D3KooWpeer")
+    events = EventCutter(partial(TooMuch, peer="12D3KooWpeer"))
     events.feed(b"x" * MAX_EVENT)
     with pytest.raises(TooMuch) as caught:
         events.feed(b"x")
@@ -49,7 +51,7 @@ def test_an_event_without_end() -> None:
 
 def test_crumbs_cost_no_more_than_one_piece() -> None:
     """A long event in small pieces is searched once, not once for each piece."""
-    events, begin = Events(), time.process_time()
+    events, begin = EventCutter(TooMuch), time.process_time()
     for _ in range(MAX_EVENT // 64):
         events.feed(b"x" * 64)
     assert time.process_time() - begin < 5

@@ -8,13 +8,12 @@ from hypothesis import strategies as st
 
 from node.api.openai.errors import Declined
 from node.api.openai.events import (
-    MAX_EVENT,
-    EventReader,
     PieceReader,
     parse_piece,
     payload_of,
 )
 from node.api.openai.tally import Ear, Usage
+from node.sse import MAX_EVENT, EventCutter
 from p2p.errors import EngineError
 from tests.inference import DONE, chat_stream, engine_error, piece
 
@@ -24,7 +23,7 @@ STREAM = b"".join(step for step in chat_stream("a", "\n\n", "b") if isinstance(s
 @given(st.lists(st.integers(0, len(STREAM)), max_size=12))
 def test_where_a_stream_is_cut_does_not_matter(cuts: list[int]) -> None:
     """However the bytes arrive, the same events come out, and joined they are the stream."""
-    reader, found, at = EventReader(), [], 0
+    reader, found, at = EventCutter(EngineError), [], 0
     for cut in [*sorted(cuts), len(STREAM)]:
         found += reader.feed(STREAM[at:cut])
         at = cut
@@ -53,7 +52,7 @@ def test_the_data_of_an_event(event: bytes, payload: bytes | None) -> None:
 
 def test_an_event_that_does_not_end_is_an_error() -> None:
     """A stranger's endless event is not kept in memory for ever."""
-    reader = EventReader()
+    reader = EventCutter(EngineError)
     for _ in range(MAX_EVENT // (1 << 20)):
         reader.feed(b"x" * (1 << 20))
     with pytest.raises(EngineError):
@@ -62,7 +61,7 @@ def test_an_event_that_does_not_end_is_an_error() -> None:
 
 def test_crumbs_cost_no_more_than_one_piece() -> None:
     """An event that comes byte by byte behind a large beginning is searched once."""
-    reader, begin = EventReader(), time.process_time()
+    reader, begin = EventCutter(EngineError), time.process_time()
     reader.feed(b"x" * (MAX_EVENT - 200_000))
     for _ in range(100_000):
         reader.feed(b"x")

@@ -405,15 +405,27 @@ async def test_a_closed_pipe_is_no_noise(door: Door) -> None:
 
 
 async def test_asking_a_running_node_is_cheap(door: Door) -> None:
-    """`allod ls` costs under 0.3 s of CPU, `allod --version` under 0.15 s."""
-    for words, most in ((["ls"], 0.3), (["--version"], 0.15)):
-        spent = []
-        for _ in range(3):
-            before = resource.getrusage(resource.RUSAGE_CHILDREN)
-            assert (await ask(*words))[0] == 0
-            after = resource.getrusage(resource.RUSAGE_CHILDREN)
-            spent.append(after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime)
-        assert min(spent) < most, (words, spent)
+    """`allod ls` costs less than importing click three times, `--version` less than once.
+
+    A share and not seconds: machines are slow at times, and then all of it is.
+    """
+
+    def spent() -> float:
+        usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return usage.ru_utime + usage.ru_stime
+
+    costs: dict[str, list[float]] = {"click": [], "ls": [], "--version": []}
+    for _ in range(5):
+        for name, found in costs.items():
+            before = spent()
+            if name == "click":
+                await trio.run_process([sys.executable, "-c", "import click, http.client, json"])
+            else:
+                assert (await ask(name))[0] == 0
+            found.append(spent() - before)
+    unit = min(costs["click"])
+    assert min(costs["ls"]) < 3 * unit, costs
+    assert min(costs["--version"]) < unit, costs
 
 
 async def test_a_key_is_exported_beside_a_running_node(door: Door) -> None:

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from subprocess import DEVNULL, PIPE
-from typing import Any
+from typing import Any, Literal
 
 import ollama
 import openai
@@ -39,7 +39,7 @@ TALK: Any = [{"role": "user", "content": "What is the capital of France?"}]
 
 
 class City(BaseModel):
-    city: str
+    city: Literal["Paris", "Rome"]  # whatever a small model writes, it comes to an end
 
 
 @asynccontextmanager

@@ -197,6 +197,7 @@ class Fleet:
 
     async def restore(self) -> None:
         """Serve again what was served when the node last ran; what cannot be is said in the log."""
+        await clean_runs(self._terms.runs)  # of a node that was killed
         held = [release.manifest_cid for release in await self._node.store.releases()]
         await trio.to_thread.run_sync(self._loader.derived.clean, held)
         try:
@@ -371,7 +372,6 @@ async def open_fleet(node: ServingNode, peer_id: str) -> AsyncIterator[Fleet]:
     """Serve what was served before; leaving the block ends all engines."""
     async with trio.open_nursery() as nursery:
         fleet = Fleet(node, peer_id, nursery)
-        await clean_runs(node.config.folders.run / "engines")  # of a node that was killed
         await fleet.restore()
         nursery.start_soon(fleet.follow_policy)
         yield fleet

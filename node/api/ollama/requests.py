@@ -19,17 +19,14 @@ from node.api.openai.fields import (
     items,
     mapping,
     must,
-    number,
     schema,
-    seed,
-    stops,
     take,
     text,
     whole,
     wrong,
 )
 from node.api.openai.forms import Opening, Whole
-from node.api.openai.requests import MAX_INPUTS, MAX_TOKEN_ID, MAX_TOKENS, Asked, asks_beside
+from node.api.openai.requests import KNOBS, MAX_INPUTS, MAX_TOKENS, Asked, asks_beside
 from node.inference import Capability
 
 LATEST: Final = ":latest"
@@ -53,17 +50,7 @@ def _format(value: object, param: str) -> dict[str, Any] | None:
     }
 
 
-OPTIONS: Final[Mapping[str, Check]] = {
-    "frequency_penalty": number(-2, 2),
-    "min_p": number(0, 1),
-    "num_predict": whole(-2, MAX_TOKENS),
-    "presence_penalty": number(-2, 2),
-    "seed": seed,
-    "stop": stops,
-    "temperature": number(0, 2),
-    "top_k": whole(-1, MAX_TOKEN_ID),
-    "top_p": number(0, 1),
-}
+OPTIONS: Final[Mapping[str, Check]] = {**KNOBS, "num_predict": whole(-2, MAX_TOKENS)}
 """The ``options`` that an engine hears of."""
 
 COMMON: Final[Mapping[str, Check]] = {

@@ -113,18 +113,23 @@ def _stream_options(value: object, param: str) -> bool:
     return bool(take(options, known).get("include_usage", False))
 
 
-SAMPLING: Final[Mapping[str, Check]] = {
+KNOBS: Final[Mapping[str, Check]] = {
     "frequency_penalty": number(-2, 2),
-    "logit_bias": biases,
-    "max_tokens": whole(1, MAX_TOKENS),
     "min_p": number(0, 1),
-    "n": whole(1, MAX_CHOICES),
     "presence_penalty": number(-2, 2),
     "seed": seed,
     "stop": stops,
     "temperature": number(0, 2),
     "top_k": whole(-1, MAX_TOKEN_ID),
     "top_p": number(0, 1),
+}
+"""How a model chooses its words: the same fields in OpenAI's requests and in Ollama's options."""
+
+SAMPLING: Final[Mapping[str, Check]] = {
+    **KNOBS,
+    "logit_bias": biases,
+    "max_tokens": whole(1, MAX_TOKENS),
+    "n": whole(1, MAX_CHOICES),
 }
 """Fields that an engine gets as they are."""
 

@@ -73,7 +73,7 @@ async def test_a_chat_in_the_terminal(tmp_path: Path) -> None:
                 screen.type("/help\n")
                 assert "/clear" in screen.until(PROMPT)
                 screen.type("Tell a very long story about a whale.\n")
-                screen.until(r"\w+ \w+ \w+ \w+")
+                screen.until(r"whale\.\s+\w+ \w+ \w+ \w+")  # behind what the terminal echoes
                 os.kill(screen.process.pid, signal.SIGINT)
                 assert "(stopped)" in screen.until(r"\(stopped\)[\s\S]*" + PROMPT)
                 screen.type("/clear\n")

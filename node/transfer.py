@@ -58,8 +58,16 @@ class Transfer:
     """One fetch's transfer: ``run()`` returns when every wanted leaf is verified and kept."""
 
     def __init__(
-        self, release: CID, assembly: Assembly, missing: list[RangeSet], crew: Crew, report: Report
+        self,
+        release: CID,
+        assembly: Assembly,
+        missing: list[RangeSet],
+        crew: Crew,
+        report: Report,
+        *,
+        origin: int | None = None,
     ) -> None:
+        """``origin``: with which of the missing leaves to begin; None for any."""
         self._release = release
         self._assembly = assembly
         self._crew = crew
@@ -67,7 +75,8 @@ class Transfer:
         self._outlines = [want.outline for want in assembly.wanted]
         self._by_cid = {outline.root: file for file, outline in enumerate(self._outlines)}
         # Nodes that fetch at the same time should begin in different places.
-        self.swarm = Swarm(self._outlines, missing, origin=random.getrandbits(32))
+        begin = random.getrandbits(32) if origin is None else origin
+        self.swarm = Swarm(self._outlines, missing, origin=begin)
         self.total = self.swarm.remaining
         self._hired: set[str] = set()
 

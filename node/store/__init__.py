@@ -15,7 +15,7 @@ This is the one door to it. What lies behind, from the ground up:
     reuse, partial    files that are being put together
     publishers        what publishers say of their names
     releases, view    what was recorded, and the folders that engines open
-    sums          SHA-256 of whole files, for other tools
+    sums          SHA-256 of whole files, and git's names for them, for other tools
     verify, rebuild, gc    the long looks at everything
 
 The promises: what a method has returned for survives a power cut; what was not verified is never
@@ -56,7 +56,7 @@ from node.store.releases import Releases, Statement, delete_trees
 from node.store.retention import Ledger
 from node.store.reuse import local_leaves
 from node.store.shelf import Shelf
-from node.store.sums import sha256_of
+from node.store.sums import git_sha1_of, sha256_of
 from node.store.verify import Damage, VerifyReport, verify
 from node.store.view import refresh
 from p2p.chunking import Profile
@@ -259,6 +259,14 @@ class Store:
         """Return the files that are being put together right now: ``held`` says how far."""
         return set(self._partials.open)
 
+    def growth(self, cid: CID) -> trio.Event | None:
+        """Return what is set when more of an unfinished file has come, or it is whole or closed.
+
+        None for a file that nobody puts together now. Take it first, and then look at ``held``.
+        """
+        partial = self._partials.open.get(cid)
+        return partial.growth if partial is not None else None
+
     async def local_leaves(
         self, outline: Outline, missing: RangeSet
     ) -> list[tuple[int, Path, int]]:
@@ -364,6 +372,18 @@ class Store:
         What is not known yet is hashed, one file after the other; ``progress`` hears of bytes.
         """
         return await sha256_of(self._shelf, cids, progress)
+
+    async def git_sha1(self, cids: Collection[CID]) -> dict[CID, str]:
+        """Return, in hex, what git calls the bytes of those files that are here whole.
+
+        It is the SHA-1 of a blob object: what the Hub names small files by.
+        """
+        return await git_sha1_of(self._shelf, cids)
+
+    async def known_sha256(self, cids: Collection[CID]) -> dict[CID, str]:
+        """Return the SHA-256, in hex, of those files of which it is known, here or not any more."""
+        found = await self._shelf.rows.sums("sha256", cids)
+        return {cid: digest.hex() for cid, digest in found.items()}
 
     async def want_model_signature(self, manifest_cid: CID, wanted: bool) -> None:
         """Remember that a release is to get a ``model.sig``, or that there is no more to do."""

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import trio
 
@@ -13,6 +13,8 @@ from p2p.cid import CID
 from p2p.dag import Outline
 
 FEW = 1000  # rows that are read in a millisecond
+Sum = Literal["sha256", "git"]
+_SUMS: Final = {"sha256": ("sums", "sha256"), "git": ("git_names", "sha1")}  # table, column
 SOME_PLACES: Final = 16  # places of one leaf that are looked at: some may turn out damaged
 
 
@@ -81,7 +83,8 @@ class FileRows:
                 keys,
             )
             await transaction.many("DELETE FROM files WHERE cid = ?", keys)
-            await transaction.many("DELETE FROM sums WHERE cid = ?", keys)
+            for table, _ in _SUMS.values():
+                await transaction.many(f"DELETE FROM {table} WHERE cid = ?", keys)
 
         await self._index.write(work)
 
@@ -105,21 +108,28 @@ class FileRows:
         # A million take seconds; of a few the thread would be the dearer part.
         return read() if len(rows) < FEW else await trio.to_thread.run_sync(read)
 
-    async def put_sums(self, sums: Mapping[CID, bytes]) -> None:
-        """Remember the SHA-256 of whole files."""
+    async def put_sums(self, kind: Sum, sums: Mapping[CID, bytes]) -> None:
+        """Remember sums of whole files."""
         rows = [(bytes(cid), digest) for cid, digest in sums.items()]
+        table, column = _SUMS[kind]
 
         async def work(transaction: Transaction) -> None:
-            await transaction.many("INSERT OR REPLACE INTO sums VALUES (?, ?)", rows)
+            await transaction.many(
+                f"INSERT INTO {table} (cid, {column}) VALUES (?1, ?2)"
+                f" ON CONFLICT (cid) DO UPDATE SET {column} = ?2",
+                rows,
+            )
 
-        await self._index.write(work)
+        if rows:
+            await self._index.write(work)
 
-    async def sums(self, cids: Collection[CID]) -> dict[CID, bytes]:
-        """Return what is remembered of the SHA-256 of these files."""
+    async def sums(self, kind: Sum, cids: Collection[CID]) -> dict[CID, bytes]:
+        """Return what is remembered of the sums of these files."""
         keys = json.dumps([bytes(cid).hex() for cid in cids])
+        table, column = _SUMS[kind]
         rows = await self._index.ask(
-            "SELECT cid, sha256 FROM json_each(?) AS wanted"
-            " JOIN sums ON cid = unhex_(wanted.value)",
+            f"SELECT cid, {column} FROM json_each(?) AS wanted"
+            f" JOIN {table} ON cid = unhex_(wanted.value)",
             keys,
         )
         return {CID.from_bytes(cid): bytes(digest) for cid, digest in rows}

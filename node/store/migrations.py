@@ -80,4 +80,8 @@ STEPS: Final[tuple[str, ...]] = (
     -- SHA-256 of whole files, where somebody asked for it: a long time to find out again.
     CREATE TABLE sums (cid BLOB PRIMARY KEY, sha256 BLOB NOT NULL) WITHOUT ROWID;
     """,
+    """
+    -- What git calls the bytes of a file, which is what the Hub calls a small one.
+    CREATE TABLE git_names (cid BLOB PRIMARY KEY, sha1 BLOB NOT NULL) WITHOUT ROWID;
+    """,
 )

@@ -82,6 +82,7 @@ class Partial:
         self._gate = Gate()
         self._writers = 0
         self._quiet = trio.Event()  # replaced whenever a commit waits for the writers
+        self._growth = trio.Event()
 
     @property
     def missing(self) -> RangeSet:
@@ -184,7 +185,18 @@ class Partial:
         """Add to ``have``; return how many bytes are new, for another source may be faster."""
         fresh = good.subtract(self.have).size
         self.have.update(good)
+        self.grown()
         return fresh
+
+    @property
+    def growth(self) -> trio.Event:
+        """What is set when more has come, or the file is whole or closed; take it, then look."""
+        return self._growth
+
+    def grown(self) -> None:
+        """Wake those who wait for more of the file."""
+        self._growth.set()
+        self._growth = trio.Event()
 
     @contextmanager
     def _writing(self) -> Iterator[None]:
@@ -241,6 +253,8 @@ class Partial:
                 self.committed = False
                 self._gate.set_shut(False)
                 raise
+            finally:
+                self.grown()
 
     async def close(self) -> None:
         """Close the file when nobody writes any more."""
@@ -314,6 +328,8 @@ class Partials:
             self.open.pop(cid, None)
             with trio.CancelScope(shield=True):
                 await self._close(outline, path, partial)
+            if partial is not None:
+                partial.grown()
 
     async def _close(self, outline: Outline, path: Path, partial: Partial | None) -> None:
         there = 0

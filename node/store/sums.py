@@ -1,7 +1,7 @@
-"""SHA-256 of whole files, for tools that know no other hash.
+"""SHA-256 of whole files, and git's name for them, for tools that know no other hash.
 
-Nothing in the store needs it, so it is found out later, in one thread beside everything else, and
-remembered. The bytes are checked against the file's Outline in the same pass: a file may be its
+Nothing in the store needs either, so they are found out later, in one thread beside everything
+else, and remembered. The bytes are checked against the file's Outline in the same pass: a file may be its
 owner's too, and change under the reader, and then its SHA-256 would be that of something else.
 """
 
@@ -13,6 +13,7 @@ from typing import Final
 import trio
 
 from node.store import durable
+from node.store.file_rows import Sum
 from node.store.hashing import Piece, Progress, outline_pieces, read_into
 from node.store.shelf import Shelf
 from p2p.cid import CID, Codec, Hash
@@ -26,10 +27,24 @@ async def sha256_of(
     shelf: Shelf, cids: Collection[CID], progress: Progress | None = None
 ) -> dict[CID, str]:
     """Return the SHA-256 of files in hex: see ``Store.sha256``."""
-    found = {  # the CID of a file of one leaf may say it already
+    said = {  # the CID of a file of one leaf may say it already
         cid: cid.digest for cid in cids if cid.codec is Codec.RAW and cid.hash is Hash.SHA2_256
     }
-    found |= await shelf.rows.sums([cid for cid in cids if cid not in found])
+    found = await _sums_of(shelf, "sha256", [cid for cid in cids if cid not in said], progress)
+    return {cid: digest.hex() for cid, digest in (said | found).items()}
+
+
+async def git_sha1_of(shelf: Shelf, cids: Collection[CID]) -> dict[CID, str]:
+    """Return git's name of files in hex: see ``Store.git_sha1``."""
+    found = await _sums_of(shelf, "git", cids, None)
+    return {cid: digest.hex() for cid, digest in found.items()}
+
+
+async def _sums_of(
+    shelf: Shelf, kind: Sum, cids: Collection[CID], progress: Progress | None
+) -> dict[CID, bytes]:
+    """Return what is remembered, and find out and remember the rest."""
+    found = await shelf.rows.sums(kind, cids)
     new: dict[CID, bytes] = {}
     try:
         for cid in dict.fromkeys(cids):
@@ -39,25 +54,32 @@ async def sha256_of(
             outline = await shelf.outline(cid)
             digest = None
             if row is not None and outline is not None:
-                digest = await _hash(shelf, outline, progress)
+                digest = await _hash(shelf, outline, _begin(kind, row.size), progress)
             if digest is not None:
                 new[cid] = digest
             if len(new) >= _BATCH or (row is not None and row.size >= _LARGE):
-                await shelf.rows.put_sums(new)
+                await shelf.rows.put_sums(kind, new)
                 found, new = found | new, {}
     finally:
         with trio.CancelScope(shield=True):
-            await shelf.rows.put_sums(new)
-    return {cid: digest.hex() for cid, digest in (found | new).items()}
+            await shelf.rows.put_sums(kind, new)
+    return found | new
 
 
-async def _hash(shelf: Shelf, outline: Outline, progress: Progress | None) -> bytes | None:
+def _begin(kind: Sum, size: int) -> "hashlib._Hash":
+    if kind == "sha256":
+        return hashlib.sha256()
+    return hashlib.sha1(f"blob {size}\0".encode(), usedforsecurity=False)
+
+
+async def _hash(
+    shelf: Shelf, outline: Outline, whole: "hashlib._Hash", progress: Progress | None
+) -> bytes | None:
     """Hash a file from beginning to end; None where its bytes are not what they must be."""
     try:
         fd = os.open(shelf.layout.blob(outline.root), os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError:
         return None
-    whole = hashlib.sha256()
     buffer = memoryview(bytearray(0))
 
     def step(piece: Piece) -> bool:

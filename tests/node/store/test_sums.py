@@ -8,6 +8,7 @@ import pytest
 import trio
 
 from node.store import Store, open_store
+from node.store.intake import outline_of
 from p2p.chunking import Profile
 from p2p.cid import CID, Codec
 from tests.releases import MIB, noise, publish_into, write_folder
@@ -95,3 +96,36 @@ async def test_a_damaged_file_has_none(store: Store, tmp_path: Path, damage: str
     if damage == "short":
         held.path.write_bytes(FILES["a.bin"][:-1])
     assert await store.sha256([cid]) == {}
+
+
+async def test_gits_name_of_a_file(store: Store, tmp_path: Path) -> None:
+    """It is what ``git hash-object`` prints, and is kept apart from the SHA-256."""
+    release = await publish_into(store, write_folder(tmp_path / "in", {"a.txt": b"hello\n"}))
+    [cid] = [entry.cid for entry in release.manifest.files]
+    assert await store.known_sha256([cid]) == {}
+    name = {cid: "ce013625030ba8dba906f756967f9e9ca394464a"}
+    assert await store.git_sha1([cid]) == name
+    digest = hashlib.sha256(b"hello\n").hexdigest()
+    assert await store.sha256([cid]) == await store.known_sha256([cid]) == {cid: digest}
+    assert await store.git_sha1([cid]) == name
+
+
+async def test_an_unfinished_file_says_when_it_grows(store: Store) -> None:
+    """Leaves that come, the commit and the end each wake who waits; nobody waits for no file."""
+    data = noise(3 * MIB)
+    outline = outline_of(data, "", Profile.FIXED_1M)
+    assert store.growth(outline.root) is None
+    async with store.open_partial(outline) as partial:
+        for leaf in range(3):
+            growth = store.growth(outline.root)
+            assert growth is not None
+            assert not growth.is_set()
+            await partial.accept(leaf, data[leaf * MIB : (leaf + 1) * MIB])
+            assert growth.is_set()
+        growth = store.growth(outline.root)
+        assert growth is not None
+        await partial.commit()
+        assert growth.is_set()
+        growth = partial.growth
+    assert growth.is_set()
+    assert store.growth(outline.root) is None

@@ -10,9 +10,10 @@ banned and named. Where one answer is not enough, it visits as many as are wante
 the tests is simulated, and the same tests run on both.
 """
 
+import math
 import random
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -34,7 +35,9 @@ from p2p.errors import (
 )
 
 if TYPE_CHECKING:  # the real sources bring libp2p, which takes more than a second to import
+    from p2p.policy import Web
     from p2p.sources import Session, Source
+    from p2p.web import Url
 
 T = TypeVar("T")
 Get = Callable[[str, int], Awaitable[bytes]]
@@ -42,6 +45,7 @@ Get = Callable[[str, int], Awaitable[bytes]]
 
 LOOKUP_EVERY = 15.0  # seconds between two rounds of looking for more sources
 LOOKUP_AGAIN = 3.0  # seconds, while there is nobody to ask
+LOOKUP_PAUSE = 1.0  # seconds at least: a source that always fails is found anew, and fails, at once
 HEDGE = 1.0  # seconds before the next source is asked the same small thing
 ASK_WITHIN = 20.0  # seconds; a source that cannot send a few MiB in that is asked no more
 MAX_MEMBERS = 20  # more sources would not be faster, and each may hold some MiB in memory
@@ -49,6 +53,7 @@ LARGE = 64 << 10  # bytes from which on an answer is checked in a thread: it may
 MAX_NEAR = 32  # of them neighbours: who connects to this node has chosen himself
 GONE = 410  # the HTTP status of what a node holds and, by its owner's policy, gives to nobody
 MAX_FAULTS = 4  # in a row, before a source is left alone
+MAX_SEEDS = 3  # web servers that are asked at once: the last resort is no reason to ask all
 
 
 class Network(Protocol):
@@ -57,6 +62,14 @@ class Network(Protocol):
     def hinted(self, multiaddr: str) -> "Source":
         """Make a source of an address that a person or a link gave; UsageError if malformed."""
 
+    def web(
+        self,
+        bases: "Sequence[Url]",
+        files: Mapping[CID, Sequence[tuple[str, int]]],
+        web: "Web",
+    ) -> "Source":
+        """Make a source of a web server: its folders, paths and sizes by CID, the policy."""
+
     def neighbours(self) -> Sequence["Source"]:
         """The nodes on this LAN and those that are connected: worth a question."""
 
@@ -64,7 +77,7 @@ class Network(Protocol):
         """Look in the DHT for nodes that say they hold ``cid``."""
 
     def ban(self, peer: str, reason: str) -> None:
-        """Have nothing to do with a peer for a while."""
+        """Have nothing to do with a peer for a while; of a web server only the fetch is rid."""
 
     def announce(self, cids: Sequence[CID]) -> None:
         """Tell the DHT, in the background, that this node holds these: what it gives to others."""
@@ -89,10 +102,16 @@ class Member:
     gone: str = ""  # why it is asked no more
     refuses: str = ""  # what it said when its owner's policy did not let it give something
     banned: bool = False
+    lacks: set[CID] = field(default_factory=set)  # what a web server answered that it has not
 
     @property
     def peer(self) -> str:
         return self.source.peer
+
+    @property
+    def is_web(self) -> bool:
+        """Whether it is a web server: it has files alone, and tells nothing."""
+        return self.source.kind == "web"
 
 
 @dataclass(eq=False)
@@ -101,6 +120,8 @@ class Crew:
 
     ``every``: seconds between two rounds of looking for more, also while there is nobody; by
     default it is done as often as somebody who waits for a fetch wants it.
+    ``seeds`` makes the web seeds of the release when they are first needed. They are asked for
+    files alone, by a transfer that had them join by ``call_seeds``.
     """
 
     network: Network
@@ -110,11 +131,14 @@ class Crew:
     members: dict[str, Member] = field(default_factory=dict)
     rounds: int = 0  # how often every way to find a source has been tried
     every: float | None = None
+    seeds: "Callable[[], Sequence[Source]]" = tuple
+    resorted: float = -math.inf  # when web seeds were last called
 
     def __post_init__(self) -> None:
         self._changed = trio.Event()
         self._lonely = trio.Event()
         self._hinted = [self.network.hinted(text) for text in self.hints]
+        self._seeds: tuple[object, list[Source]] = None, []  # and what made them
 
     # -- finding --------------------------------------------------------------------------
 
@@ -135,8 +159,11 @@ class Crew:
             self.notify()
             self._lonely = trio.Event()
             pause = LOOKUP_EVERY if any(self.active) else LOOKUP_AGAIN
+            looked = trio.current_time()
             with trio.move_on_after(self.every or pause):
                 await self._lonely.wait()
+            if self.rounds:  # else somebody wants it done now
+                await trio.sleep_until(looked + LOOKUP_PAUSE)
 
     def _meet_near(self) -> None:
         """Meet neighbours, a bounded number at a time; those that were never met come first."""
@@ -158,6 +185,28 @@ class Crew:
         if sources:
             self.notify()
 
+    def call_seeds(self, called: set[str]) -> None:
+        """Have web seeds join a transfer, a few at a time, each once; ``called`` is who has."""
+        room = MAX_SEEDS - sum(member.peer in called for member in self.active)
+        fresh = [
+            seed
+            for seed in self._all_seeds()
+            if seed.peer not in called
+            and not (seed.peer in self.members and self.members[seed.peer].banned)
+        ][: max(0, room)]
+        if fresh:
+            self.resorted = trio.current_time()
+            called |= {seed.peer for seed in fresh}
+            new = [seed.peer for seed in fresh if seed.peer not in self.members]
+            if new:
+                self.report(Note(f"No node gives the rest now; it is asked of {', '.join(new)}."))
+            self._meet(fresh)
+
+    def _all_seeds(self) -> "list[Source]":
+        if self._seeds[0] is not self.seeds:
+            self._seeds = self.seeds, list(self.seeds())
+        return self._seeds[1]
+
     def notify(self) -> None:
         """Wake everybody who waits for a change."""
         self._changed.set()
@@ -177,6 +226,11 @@ class Crew:
     def active(self) -> Iterator[Member]:
         """Those that may be asked."""
         return (member for member in self.members.values() if not member.gone)
+
+    @property
+    def nodes(self) -> Iterator[Member]:
+        """Those of them that are nodes, and so can be asked for more than files."""
+        return (member for member in self.active if not member.is_web)
 
     # -- judging --------------------------------------------------------------------------
 
@@ -207,34 +261,41 @@ class Crew:
         self._left()
 
     def _left(self) -> None:
-        if not any(self.active):
+        if not any(self.nodes):
             self._lonely.set()
         self.notify()
 
-    def failure(self, what: str) -> NetworkError | NotFound | Refused:
-        """The error that says why ``what`` could not be had from anybody."""
+    def failure(self, what: str, *, nodes: bool = False) -> NetworkError | NotFound | Refused:
+        """The error that says why ``what`` could not be had from anybody; ``nodes``: of them."""
+        members = [one for one in self.members.values() if not (nodes and one.is_web)]
         tried = [
             member.refuses
             or f"{member.peer}: {member.gone or member.failed or 'it does not have it'}"
-            for member in self.members.values()
+            for member in members
         ]
+        but = self._but_seeds() if nodes else ""
         if not tried:
             return NoSources(
-                f"Nobody was found who has {what}.",
+                f"Nobody was found who has {what}.{but}",
                 next="Check that a node that holds it is running; --peer or a share link names it.",
             )
-        if all(member.refuses for member in self.members.values()):
+        if all(member.refuses for member in members):
             return Refused(
                 f"Whoever was found who has {what} gives it to nobody: {tried[0]}",
                 next="Ask its publisher, or name another source with --peer.",
             )
         shown = "; ".join(tried[:5]) + ("; ..." if len(tried) > 5 else "")
         return NoSources(
-            f"None of {len(tried)} sources could give {what} ({shown})."
+            f"None of {len(tried)} sources could give {what} ({shown}).{but}"
             if len(tried) > 1
-            else f"The one source that was found could not give {what} ({shown}).",
+            else f"The one source that was found could not give {what} ({shown}).{but}",
             next="Try again later, or name another source with --peer.",
         )
+
+    def _but_seeds(self) -> str:
+        """What a person must know of web seeds where a document is missing, not a file."""
+        names = ", ".join(seed.peer for seed in self._all_seeds()[:MAX_SEEDS])
+        return f" The web seeds ({names}) have the files, and nothing else." if names else ""
 
     # -- asking ---------------------------------------------------------------------------
 
@@ -307,7 +368,7 @@ class Crew:
         async with trio.open_nursery() as nursery:
             with trio.CancelScope() as scope:
                 while len(answers) < wanted:
-                    fresh = [member for member in self.active if member.peer not in asked]
+                    fresh = [member for member in self.nodes if member.peer not in asked]
                     if fresh:
                         member = self._choose(fresh, wanted)
                         asked.add(member.peer)
@@ -328,12 +389,12 @@ class Crew:
             raise wrong[0]
         if missing and missing == len(asked):
             raise NotFound(
-                f"None of the {missing} nodes that were asked has {what}."
+                f"None of the {missing} nodes that were asked has {what}.{self._but_seeds()}"
                 if missing > 1
-                else f"The one node that was asked does not have {what}.",
+                else f"The one node that was asked does not have {what}.{self._but_seeds()}",
                 next="Check the link or the CID; the nodes that hold it may be offline.",
             )
-        raise self.failure(what)
+        raise self.failure(what, nodes=True)
 
     async def poll(self, target: str, limit: int, *, count: int, within: float) -> list[bytes]:
         """Get a small document from several of the sources that are there now, all at once.
@@ -348,7 +409,7 @@ class Crew:
                 async with member.source.open() as session:
                     answers.append(await session.get(target, limit=limit))
 
-        members = list(self.active)
+        members = list(self.nodes)
         with trio.move_on_after(within):
             async with trio.open_nursery() as nursery:
                 for member in random.sample(members, min(count, len(members))):

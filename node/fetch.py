@@ -1,6 +1,7 @@
 """Fetch: from a reference to verified files on this disk. Reads top to bottom.
 
-1  who may have it                     the link's peers, the LAN, the DHT; goes on all the time
+1  who may have it                     the link's peers, the LAN, the DHT; goes on all the time;
+                                       web servers that the release names, where nobody else has it
 2  what the reference names            a manifest CID: given, or what its publisher says today
 3  the statement                       manifest and signatures; nothing large moves before
 4  which files, and their Outlines     let in by the policy; each checked against the manifest
@@ -35,6 +36,7 @@ from node.statement import Statement, read_outline, read_statement
 from node.store import Store
 from node.transfer import Transfer
 from node.upkeep import release_keys
+from node.webseeds import seeds_of
 from p2p.cid import CID
 from p2p.errors import AllodError, QuotaExceeded, Refused, UsageError, culprit
 from p2p.manifest import FileEntry
@@ -144,6 +146,8 @@ async def _fetch(
     chosen = select_files(manifest.files, params.include, params.exclude)
     verdict = await node.gate.admit(manifest, statement.bundles, asked, chosen=chosen)
     report(Note(f"The policy lets it in, by {verdict.rule}."))
+    if not params.offline:  # asked when no node gives what is missing: see transfer.py
+        crew.seeds = seeds_of(manifest, await node.gate.policy(), crew.network, report)
     if params.statement_only:
         if await store.release(cid) is None:
             await store.record(manifest, statement.bundles, pin=params.pin, complete=False)
@@ -313,6 +317,9 @@ class _Nowhere:
 
     def hinted(self, multiaddr: str) -> Any:
         raise UsageError(f"No peer is asked offline, not even {multiaddr}.")
+
+    def web(self, bases: Sequence[Any], files: Mapping[CID, Any], web: Any) -> Any:
+        raise UsageError(f"No web server is asked offline, not even {bases[0]}.")
 
     def neighbours(self) -> Sequence[Any]:
         return ()

@@ -4,7 +4,7 @@ It also finds the peers that answer for a model, as ``federation.survey.Network`
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import trio
 
@@ -15,8 +15,10 @@ from p2p.discovery import Discovery
 from p2p.errors import StoreError, UsageError
 from p2p.host import Host
 from p2p.lane import Encryption
+from p2p.policy import Web
 from p2p.serving import serving_key
 from p2p.sources import PeerSource
+from p2p.web import Url, WebSource
 
 log = logging.getLogger(__name__)
 
@@ -53,6 +55,12 @@ class PeerNetwork:
             )
         return self._source(address.peer, (multiaddr,))
 
+    def web(
+        self, bases: Sequence[Url], files: Mapping[CID, Sequence[tuple[str, int]]], web: Web
+    ) -> WebSource:
+        """A web server with folders that hold these files; its bytes count on this node's rates."""
+        return WebSource(bases, files, web, down=self._host.rates.of(bases[0].origin).down)
+
     def neighbours(self) -> Sequence[PeerSource]:
         """Nodes of the LAN and those that are connected."""
         near = {peer.peer: peer.addresses for peer in self._discovery.lan_peers()}
@@ -75,7 +83,10 @@ class PeerNetwork:
         return PeerSource(self._host, peer, addresses, lanes=self._lanes)
 
     def ban(self, peer: str, reason: str) -> None:
-        """Keep a peer out for an hour."""
+        """Keep a peer out for an hour; a web server is out of one fetch alone (webseeds.py)."""
+        if "://" in peer:
+            log.warning("the web seed %s is not asked any more: %s", peer, reason)
+            return
         self._nursery.start_soon(self._host.ban, peer, reason, BAN_SECONDS)
 
     def announce(self, cids: Sequence[CID]) -> None:

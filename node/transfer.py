@@ -5,11 +5,14 @@ each on a lane or a stream of its own (haul.py), reading one run of leaves at a 
 Every leaf is verified before it is written. When a lane breaks, a stream reads on where it ended.
 A source that sends a wrong leaf is banned at once; one that fails is tried again a little later,
 and left alone when it goes on failing; whoever is found meanwhile joins.
+
+Web seeds are the last resort (webseeds.py). One is taken to have every file until it answers that
+one is not there.
 """
 
 import logging
 import random
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterator
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any, cast
 
@@ -19,6 +22,7 @@ from node.assembly import Assembly, leaf_ranges
 from node.crew import Crew, Member
 from node.haul import Ways, haul, haul_small, open_ways
 from node.messages import Note, Progress, Report
+from node.webseeds import LastResort
 from p2p import canonical
 from p2p.cid import CID
 from p2p.dag import Outline
@@ -33,6 +37,7 @@ from p2p.errors import (
 )
 from p2p.ranges import RangeSet
 from p2p.schedule import Swarm, Task, Wait
+from p2p.web import ABSENT
 
 if TYPE_CHECKING:
     from p2p.lane import Lane
@@ -47,6 +52,7 @@ STREAM_TIME = 0.2  # seconds between two trips on a slow line: else it is taken 
 SMALL = 64  # files of one leaf that are asked for in one breath: a far peer's round trip is shared
 RETRY_AFTER = 0.5  # seconds before a source that failed is asked again, doubled each time
 MAX_RETRY_AFTER = 15.0  # seconds; longer pauses that a busy source asks for are not waited out
+MAX_LACKS = 8  # files that a web seed may lack before it gave any: it has another folder
 PATIENCE = 60.0  # seconds in which nobody has anything to give before the fetch gives up
 WORD_AFTER = 5.0  # seconds of that until the person is told
 MAX_HAVE = 16 << 20  # bytes of a have answer: 100,000 files
@@ -79,31 +85,47 @@ class Transfer:
         self.swarm = Swarm(self._outlines, missing, origin=begin)
         self.total = self.swarm.remaining
         self._hired: set[str] = set()
+        self._called: set[str] = set()  # web seeds
 
     async def run(self) -> None:
         """Fetch everything; NoSources when nobody is left, or the store's own error."""
         busy, rounds, told = trio.current_time(), self._crew.rounds, False
+        resort = LastResort(busy, self.swarm.remaining, self._crew.resorted)
         async with trio.open_nursery() as nursery:
             while not self.swarm.finished:
                 self._hire(nursery)
                 now = trio.current_time()
-                if any(self._crew.active):
+                if any(self._mine()):
                     rounds = self._crew.rounds
                 if self.swarm.busy:
                     busy, told = now, False
+                if resort.due(
+                    now,
+                    reading=self.swarm.busy,
+                    remaining=self.swarm.remaining,
+                    alone=self._crew.rounds > 0 and not any(self._crew.nodes),
+                ):
+                    self._crew.call_seeds(self._called)
+                    self._hire(nursery)
+                    if any(self._mine()):
+                        rounds = self._crew.rounds
                 if now > busy + WORD_AFTER and not told:
                     told = True
                     self._report(Note("Nobody who was found has the rest; waiting for others."))
                 # Two whole looks round while nobody is there, the second begun after the last left.
                 if self._crew.rounds >= rounds + 2 or now > busy + PATIENCE:
                     raise self._crew.failure("what is still missing")
-                with trio.move_on_after(1.0):
+                with trio.move_on_after(min(1.0, resort.patience)):
                     await self._crew.wait_change()
             nursery.cancel_scope.cancel()
         self._tell()
 
+    def _mine(self) -> Iterator[Member]:
+        """Who may be asked in this transfer: the nodes, and the web seeds that it called."""
+        return (one for one in self._crew.active if not one.is_web or one.peer in self._called)
+
     def _hire(self, nursery: trio.Nursery) -> None:
-        for member in self._crew.active:
+        for member in self._mine():
             if member.peer not in self._hired:
                 self._hired.add(member.peer)
                 nursery.start_soon(self._employ, member)
@@ -116,7 +138,7 @@ class Transfer:
                 try:
                     await self._learn(member)
                     async with trio.open_nursery() as workers:
-                        alone = sum(1 for _ in self._crew.active) == 1
+                        alone = sum(1 for _ in self._mine()) == 1
                         for _ in range(LANES if alone else 1):
                             workers.start_soon(self._work, member, workers)
                 except* NetworkError as group:
@@ -143,6 +165,11 @@ class Transfer:
 
     async def _learn(self, member: Member) -> None:
         """Ask a source what it has, and tell the swarm."""
+        if member.is_web:
+            await trio.lowlevel.checkpoint()
+            self.swarm.join(member.peer, self._at_web(member))
+            self._crew.notify()
+            return
         try:
             with trio.fail_after(HAVE_WITHIN):
                 async with member.source.open() as session:
@@ -158,6 +185,29 @@ class Transfer:
         have = await trio.to_thread.run_sync(self._read_have, answer, member)
         self.swarm.join(member.peer, have)
         self._crew.notify()
+
+    def _at_web(self, member: Member) -> dict[int, RangeSet] | None:
+        """What a web seed has: everything, but for the files that it said it has not."""
+        if not member.lacks:
+            return None
+        return {
+            file: RangeSet([(0, len(outline))])
+            for file, outline in enumerate(self._outlines)
+            if outline.root not in member.lacks
+        }
+
+    def _lacks(self, member: Member, task: Task, exc: PeerRefused) -> bool:
+        """Note that a web seed does not have a file; False for another refusal."""
+        if not member.is_web or exc.status not in ABSENT:
+            return False
+        member.lacks.add(self._outlines[task.file].root)
+        member.failed = exc.message
+        if not member.bytes and len(member.lacks) >= MAX_LACKS:
+            self._crew.leave(member, exc.message)
+            self.swarm.leave(member.peer)
+        else:
+            self.swarm.join(member.peer, self._at_web(member))
+        return True
 
     def _read_have(self, answer: bytes, member: Member) -> dict[int, RangeSet] | None:
         try:
@@ -194,6 +244,9 @@ class Transfer:
                 except BadBytes as exc:
                     self._ban(member, task, exc)
                     raise
+                except PeerRefused as exc:
+                    if not self._lacks(member, task, exc):
+                        raise
                 finally:
                     self.swarm.release(task)
                     self._crew.notify()
@@ -204,6 +257,9 @@ class Transfer:
         self.swarm.leave(member.peer)
 
     async def _wait(self, member: Member, wait: Wait) -> None:
+        if wait.starved and member.is_web:  # it gets nothing more
+            self._crew.leave(member, member.failed or "it has nothing of what is left")
+            return
         if wait.starved:
             await trio.sleep(RENEW_HAVE)
             self._tell()  # nothing else may come for long: whoever watches sees where it stands

@@ -24,6 +24,8 @@ from node.store import Store
 from p2p.cid import CID
 from p2p.errors import AllodError, NoSources, PeerGone, PeerRefused, TooMuch, UsageError
 from p2p.http import FileBody, Request, Response, error_response
+from p2p.policy import Web
+from p2p.web import Url
 
 CHUNK = 300_000  # bytes: no divisor of a leaf, so that leaves and chunks never fall together
 
@@ -40,6 +42,7 @@ class FakeSource:
     stalls: bool = False  # never sends the body of a range
     dies_after: int | None = None  # bytes of content after which every stream breaks
     refuses: int = 0  # how many requests are answered 429 first
+    lacks: frozenset[CID] = frozenset()  # files that it answers 404 for
     delay: float = 0.0  # seconds a chunk
     cancels_after: int | None = None  # bytes of content after which ``scope`` is cancelled
     scope: trio.CancelScope = field(default_factory=trio.CancelScope)
@@ -83,6 +86,9 @@ class FakeSession:
 
     async def read(self, cid: CID, start: int, stop: int) -> AsyncIterator[bytes]:
         source = self._source
+        if cid in source.lacks:
+            source.asked.append(f"/ipfs/{cid}")
+            raise PeerRefused("It answered 404.", status=404, peer=source.peer)
         response = await self._answer(f"/ipfs/{cid}", {"range": f"bytes={start}-{stop - 1}"})
         if response.status != 206:
             raise PeerRefused(
@@ -139,6 +145,7 @@ class FakeNetwork:
     known: list[FakeSource] = field(default_factory=list)
     near: list[FakeSource] = field(default_factory=list)
     by_address: dict[str, FakeSource] = field(default_factory=dict)
+    seeds: dict[str, FakeSource] = field(default_factory=dict)  # web servers by their first URL
     banned: dict[str, str] = field(default_factory=dict)
     announced: list[CID] = field(default_factory=list)
     looked_up: list[CID] = field(default_factory=list)
@@ -147,6 +154,11 @@ class FakeNetwork:
         if multiaddr not in self.by_address:
             raise UsageError(f"{multiaddr} is no address.")
         return self.by_address[multiaddr]
+
+    def web(
+        self, bases: Sequence[Url], files: Mapping[CID, Sequence[tuple[str, int]]], web: Web
+    ) -> FakeSource:
+        return self.seeds[str(bases[0])]
 
     def neighbours(self) -> Sequence[FakeSource]:
         return list(self.near)

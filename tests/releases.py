@@ -68,6 +68,7 @@ async def publish_into(
     license: str = "Apache-2.0",
     lineage: Sequence[Mapping[str, Any]] = (),
     consent: Mapping[str, Any] | None = None,
+    web_seeds: Sequence[str] = (),
 ) -> Published:
     """Publish a folder into a store, for a publisher that goes on from what the store knows of it.
 
@@ -92,6 +93,7 @@ async def publish_into(
         license={"spdx": license},
         lineage=lineage,
         consent=consent,
+        web_seeds=web_seeds,
     )
     bundle = sign_bundle(built.manifest.payload, signer or publisher.signer)
     await store.publishers.put(publisher.id, publisher.add(built.manifest))

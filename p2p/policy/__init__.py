@@ -4,6 +4,7 @@
     formats     what kind of file a name stands for
     pickles     telling a pickle by its bytes
     contents    what a file is by its bytes; brings much, so who needs it imports it then
+    web         which web servers may be asked
     model       a policy, as data
     keys        every key that a policy can have
     reader      policy.toml, read strictly
@@ -23,6 +24,7 @@ from p2p.policy.judge import denied, judge, judge_release, refused_files
 from p2p.policy.keys import KEYS
 from p2p.policy.model import Community, Need, Party, Policy, Rule, Subscription
 from p2p.policy.reader import check_petname, check_publisher, read_policy
+from p2p.policy.web import Web
 
 __all__ = [
     "KEYS",
@@ -39,6 +41,7 @@ __all__ = [
     "Rule",
     "Subscription",
     "Verdict",
+    "Web",
     "check_petname",
     "check_publisher",
     "denied",

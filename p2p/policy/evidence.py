@@ -16,6 +16,7 @@ from typing import Any, Final, Protocol
 from p2p.cid import CID
 from p2p.keys import PublicKey
 from p2p.manifest import Manifest
+from p2p.terms import is_origin
 
 MAX_DEPTH: Final = 64
 """Generations of ancestors that are looked at, as everywhere that lineage is walked."""
@@ -95,6 +96,7 @@ class Facts:
             parents=tuple(
                 CID.parse(parent["manifest"]) if "manifest" in parent else None
                 for parent in manifest.lineage
+                if not is_origin(parent)
             ),
         )
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from p2p.policy.model import FORMATS
+from p2p.policy.web import HUB_HOSTS
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +54,13 @@ KEYS: Final = (
         "a dataset whose policy.toml is a community's policy", community=False),
     Key("subscribe[].endorsers", "true or false", "true",
         "whether its publishers count where a rule of yours names nobody", community=False),
+    Key("web.seeds", "allow or never", "allow",
+        "whether web servers that a release names are asked for its files, where no node has them",
+        community=False),
+    Key("web.hosts", "a list of names such as example.org or *.example.org",
+        ", ".join(HUB_HOSTS), "which of them, if all their addresses are public", community=False),
+    Key("web.local_hosts", "a list of names or addresses, each with :port unless that is 443",
+        "none", "servers that may also have private addresses", community=False),
     Key("rules[].kind", "model, dataset, or a list", "all", "releases of this kind"),
     Key("rules[].publisher", "a name of [publishers], a publisher id, or a list", "all",
         "releases of these publishers"),

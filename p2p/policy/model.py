@@ -18,6 +18,7 @@ from typing import Final, Literal
 
 from p2p.keys import PublicKey
 from p2p.policy.deny import DenyList
+from p2p.policy.web import Web
 
 Tofu = Literal["ask", "never", "always"]
 
@@ -124,6 +125,7 @@ class Policy:
     rules: tuple[Rule, ...] = ()
     deny: tuple[str, ...] = ()
     subscriptions: tuple[Subscription, ...] = ()
+    web: Web = field(default_factory=Web)
     lists: tuple[DenyList, ...] = ()
     communities: tuple[Community, ...] = ()
 

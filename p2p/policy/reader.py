@@ -30,6 +30,7 @@ from p2p.policy.model import (
     Subscription,
     Tofu,
 )
+from p2p.policy.web import HUB_HOSTS, Web, check_host, check_local_host
 from p2p.references import PETNAME, publisher_cid
 
 MAX_POLICY: Final = 1 << 20
@@ -182,6 +183,14 @@ class _Reader:
                 Subscription(_required(one), one.get("endorsers", _flag, True))
                 for one in top.tables("subscribe", MAX_LISTS, self._community)
             ),
+            web=self._web(top.table("web", self._community)),
+        )
+
+    def _web(self, table: _Table) -> Web:
+        return Web(
+            table.get("seeds", _seeds, "allow"),
+            table.get("hosts", lambda value: tuple(map(check_host, _texts(value))), HUB_HOSTS),
+            table.get("local_hosts", lambda value: tuple(map(check_local_host, _texts(value))), ()),
         )
 
     def _rule(self, table: _Table) -> Rule:
@@ -311,6 +320,10 @@ def _tofu(value: Any) -> Tofu:
 
 def _stale(value: Any) -> Literal["refuse", "warn"]:
     return _one_of(value, ("refuse", "warn"))
+
+
+def _seeds(value: Any) -> Literal["allow", "never"]:
+    return _one_of(value, ("allow", "never"))
 
 
 def _choice(value: Any) -> Choice:

@@ -11,6 +11,7 @@ from p2p.errors import ConfigError, UsageError
 from p2p.keys import SecretKey
 from p2p.policy import KEYS, check_petname, check_publisher, read_policy, reader
 from p2p.policy.model import Licenses, Lineage, Need, Party, Policy
+from p2p.policy.web import Web
 
 ALICE, BOB, NOBODY = (str(CID.of(name, Codec.JSON)) for name in (b"alice", b"bob", b"nobody"))
 KEY = SecretKey.from_seed(bytes(32)).public
@@ -24,6 +25,11 @@ deny = ["bad.deny"]
 [publishers]
 alice = "{ALICE}"
 bob = "{BOB}"
+
+[web]
+seeds = "never"
+hosts = ["*.Example.org", "x.org"]
+local_hosts = ["Mirror.lan", "10.0.0.1:8443", "[fd00::1]:80"]
 
 [[subscribe]]
 ref = "{BOB}/rules"
@@ -52,6 +58,8 @@ def test_everything_is_read() -> None:
     assert policy.publishers == {"alice": ALICE, "bob": BOB}
     assert (policy.tofu, policy.stale, policy.deny) == ("never", "warn", ("bad.deny",))
     assert [(one.ref, one.endorsers) for one in policy.subscriptions] == [(f"{BOB}/rules", False)]
+    local = ("mirror.lan:443", "10.0.0.1:8443", "[fd00::1]:80")
+    assert policy.web == Web("never", ("*.example.org", "x.org"), local)
     rule, empty = policy.rules
     assert rule.where == "rules[0]"
     assert (rule.kinds, rule.names, rule.refuse) == (("model",), ("llama-*",), "not here")
@@ -78,6 +86,15 @@ def test_nothing_is_the_default() -> None:
     ("text", "said"),
     [
         ("tofu = 'perhaps'", "tofu expects ask, never or always, but 'perhaps' came"),
+        ("web.seeds = 'ask'", "web.seeds expects allow or never, but 'ask' came"),
+        ("web.hosts = ['*']", "web.hosts expects a list of names"),
+        ("web.hosts = ['https://x.org']", "web.hosts expects a list of names"),
+        ("web.hosts = ['a.*.org']", "web.hosts expects a list of names"),
+        ("web.hosts = ['x.org:443']", "web.hosts expects a list of names"),
+        ("web.local_hosts = ['*.lan']", "web.local_hosts expects a list of names"),
+        ("web.local_hosts = ['x:0']", "web.local_hosts expects a list of names"),
+        ("web.local_hosts = ['x:65536']", "web.local_hosts expects a list of names"),
+        ("web.host = []", "There is no policy key web.host."),
         ("tofu = true", "tofu expects ask, never or always, but True came"),
         ("stale = 'never'", "stale expects refuse or warn"),
         ("tof = 'ask'", "no policy key tof"),
@@ -133,7 +150,7 @@ def test_every_slip_is_named(text: str, said: str) -> None:
     "text",
     [
         "tofu = 'always'", "stale = 'warn'", "[[subscribe]]\nref = 'x'", "deny = ['../up']",
-        "deny = ['/etc/passwd']",
+        "deny = ['/etc/passwd']", "web.hosts = ['x.org']", "web.seeds = 'allow'",
     ],
 )  # fmt: skip
 def test_a_community_cannot_let_anything_in(text: str) -> None:

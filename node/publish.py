@@ -9,10 +9,11 @@
     7  announce    if this node is on the network; else the next one that runs here does it
     8  model.sig   for other tools; it takes longest, so it comes last, or in the background
 
+Files that lie in no folder of the publisher's (``Stock``) go the same way from step 2 on.
 Publishing the same again changes nothing and gives the same link.
 """
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -76,8 +77,27 @@ class PublishNode(Protocol):
         ...
 
 
+Check = Callable[[Mapping[str, CID]], Awaitable[Mapping[str, str]]]
+"""Compares files that were taken in, by path, with what they must be: raises, or returns the
+SHA-256 of those of which the manifest is to state it."""
+
+
 @dataclass(frozen=True, slots=True)
-class _Name:
+class Stock:
+    """Files to publish, wherever they lie, and what is known of them beforehand.
+
+    ``lineage``: entries that come before those of the card and the publisher. ``otherwise``: what
+    one can do if the version is published with other content. ``check``: see there.
+    """
+
+    files: Sequence[FoundFile]
+    lineage: Sequence[Mapping[str, Any]] = ()
+    otherwise: str = "Publish this content under another version."
+    check: Check | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Called:
     """What ``--as`` says: whose release, its name, its version."""
 
     key: str
@@ -87,7 +107,16 @@ class _Name:
 
 async def publish(params: PublishParams, node: PublishNode, report: Report) -> dict[str, Any]:
     """Publish a folder, or one file; returns the JSON object of ``allod publish --json``."""
-    called = _called(params, node)
+    read_name(params, node)
+    found = await trio.to_thread.run_sync(walk_folder, Path(params.folder))
+    return await publish_files(params, Stock(found), node, report)
+
+
+async def publish_files(
+    params: PublishParams, stock: Stock, node: PublishNode, report: Report
+) -> dict[str, Any]:
+    """Publish files, wherever they lie; ``params.folder`` is not looked at."""
+    called, found = read_name(params, node), stock.files
     repository = node.keyring.repository(called.key)
     publisher, key, metadata = await trio.to_thread.run_sync(_look_at, repository)
     await node.store.publishers.put(publisher, metadata)
@@ -95,16 +124,21 @@ async def publish(params: PublishParams, node: PublishNode, report: Report) -> d
     assert listed is not None
     profile = _profile(params.profile)
 
-    found = await trio.to_thread.run_sync(walk_folder, Path(params.folder))
     params = await resolve_parents(params, node.store, node.keyring, node.petnames(), report)
     parts = await trio.to_thread.run_sync(read_parts, params, found)
+    parts.lineage[:0] = [dict(entry) for entry in stock.lineage]
     added = await _add(found, profile, node.store, report)
+    sums: Mapping[str, str] = {}
+    if stock.check is not None:
+        cids = {file.path: one.outline.root for file, one in zip(found, added, strict=True)}
+        sums = await stock.check(cids)
     files = [
         FileEntry(
             path=file.path,
             size=one.size,
             cid=one.outline.root,
             dag_size=one.outline.dag_size,
+            sha256=sums.get(file.path),
             media_type=media_type(file.path),
         )
         for file, one in zip(found, added, strict=True)
@@ -139,7 +173,7 @@ async def publish(params: PublishParams, node: PublishNode, report: Report) -> d
     if called.version and listed.find(called.name, called.version) is not None:
         raise UsageError(
             f"Version {called.version} of {called.name} is published with other content.",
-            next="Publish this content under another version.",
+            next=stock.otherwise,
         )
 
     if earlier is not None:
@@ -164,7 +198,7 @@ async def publish(params: PublishParams, node: PublishNode, report: Report) -> d
     return result | {"modelSig": await _model_sig(params, built.manifest, key, node, report)}
 
 
-def _called(params: PublishParams, node: PublishNode) -> _Name:
+def read_name(params: PublishParams, node: PublishNode) -> Called:
     """Read ``[PUBLISHER/]NAME[@VERSION]``; the publisher is a key of this machine."""
     rest, _, version = params.name.partition("@")
     owner, slash, name = rest.rpartition("/")
@@ -193,7 +227,7 @@ def _called(params: PublishParams, node: PublishNode) -> _Name:
                 f"No publisher was named, and this machine has no key called {key!r}.",
                 next="Make one with `allod key new NAME`, and publish --as NAME/RELEASE.",
             )
-    return _Name(key, name, version)
+    return Called(key, name, version)
 
 
 def _profile(text: str) -> Profile:
@@ -205,7 +239,7 @@ def _profile(text: str) -> Profile:
 
 
 async def _add(
-    found: list[FoundFile], profile: Profile, store: Store, report: Report
+    found: Sequence[FoundFile], profile: Profile, store: Store, report: Report
 ) -> list[Added]:
     """Step 2: take the files in, with progress; the answers are in the order of ``found``."""
     total, done = sum(file.size for file in found), 0
@@ -224,7 +258,7 @@ def _look_at(repository: Repository) -> tuple[str, SecretKey, Metadata]:
     return repository.id, repository.signer, repository.metadata()
 
 
-async def _earlier(store: Store, publisher: str, called: _Name, listed: Names) -> Manifest | None:
+async def _earlier(store: Store, publisher: str, called: Called, listed: Names) -> Manifest | None:
     """The release that this one follows: of its version if that was published, else the last.
 
     Not one that was taken back: the same content is published anew then, or not at all.

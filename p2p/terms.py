@@ -28,6 +28,8 @@ SPDX: Final = re.compile(r"[A-Za-z0-9.+():\- ]{1,512}")
 """An SPDX licence expression; whether its names exist is the policy's to say."""
 ROLE: Final = re.compile("[a-z][a-z0-9_]{0,63}")
 """What a parent was to the release: base_model, dataset, ..."""
+ORIGIN: Final = "origin"
+"""The role of where a release was imported from: without a manifest the same work, no parent."""
 URL: Final = re.compile(r"https?://[!-~]{1,2040}")
 """A web address, of the length that servers and browsers agree on."""
 _DAY: Final = re.compile("[0-9]{4}-[0-9]{2}-[0-9]{2}")  # RFC 3339, full-date
@@ -96,6 +98,14 @@ def read_lineage(predicate: Fields) -> tuple[dict[str, Any], ...]:
         if "name" in parent or not {"manifest", "uri"} & parent.value.keys():
             parent.text("name", _ANY)
     return tuple(parent.value for parent in parents)
+
+
+def is_origin(parent: Mapping[str, Any]) -> bool:
+    """Say whether an entry of a lineage only tells where this very work was taken from.
+
+    One that names a manifest is a parent, whatever it is called.
+    """
+    return parent.get("role") == ORIGIN and "manifest" not in parent
 
 
 def read_web_seeds(predicate: Fields) -> tuple[str, ...]:

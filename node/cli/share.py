@@ -79,12 +79,14 @@ def publish(run: Run, folder: Path, kind: str | None, no_sha256: bool, **given: 
               help="Only tensors that match, as a smaller safetensors file.")  # fmt: skip
 @click.option("--local-dir", type=click.Path(path_type=Path), metavar="DIR",
               help="Put the files into this folder too.")  # fmt: skip
+@click.option("--hf-cache", is_flag=False, flag_value="", metavar="[DIR]", type=click.Path(),
+              help="Put them into Hugging Face's cache too.")  # fmt: skip
 @click.option("--revision", default="", metavar="VERSION", help="This version, or manifest CID.")
 @click.option("--dry-run", is_flag=True, help="Say how many bytes would be fetched, no more.")
 @click.option("--pin/--no-pin", default=True, help="Whether gc leaves it alone (it does).")
 @click.option("-y", "--yes", is_flag=True, help="Trust a publisher who is new here.")
 @_offline
-def fetch(run: Run, local_dir: Path | None, **given: Any) -> int:
+def fetch(run: Run, local_dir: Path | None, hf_cache: str | None, **given: Any) -> int:
     """Fetch a release, or a part of it.
 
     By name it is the newest version, and the same command again fetches what changed since. Every
@@ -93,6 +95,10 @@ def fetch(run: Run, local_dir: Path | None, **given: Any) -> int:
     """
     folder = str(local_dir.absolute()) if local_dir else ""
     given["offline"] |= run.config().p2p.offline
+    if hf_cache is not None:
+        from node.cli.hub import hub_cache
+
+        given["hf_cache"] = str(Path(hf_cache).absolute()) if hf_cache else hub_cache()
     params = FetchParams(local_dir=folder, ask=run.can_ask(), **given)
     try:
         try:
@@ -120,6 +126,8 @@ def fetch(run: Run, local_dir: Path | None, **given: Any) -> int:
             else f"nothing to fetch; {size_text(moved['local'])} were here already"
         )
         lines += [f"banned {one['peer']}: {one['reason']}" for one in found["banned"]]
+        if "hfCache" in found:
+            lines.append(f"in the Hugging Face cache as {found['hfCache']['repo']}")
     return run.show(found, [*lines, *([found["path"]] if found.get("path") else [])])
 
 

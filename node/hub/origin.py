@@ -33,11 +33,13 @@ COMMIT: Final = re.compile("[0-9a-f]{40}")
 """A revision that never changes."""
 
 _URI: Final = re.compile(rf"hf://(datasets/)?({REPO.pattern})@({COMMIT.pattern})")
-_LARGE: Final = frozenset(
-    "7z arrow avi bin bz2 ckpt flac ftz gguf gif gz h5 jpeg jpg joblib lz4 mlmodel model mov mp3"
-    " mp4 msgpack npy npz onnx ogg ot parquet pb pickle pkl png pt pth rar safetensors sqlite tar"
-    " tflite tgz wasm wav webp xz zip zst".split()
-)
+_LARGE: Final = frozenset({
+    ".7z", ".arrow", ".avi", ".bin", ".bz2", ".ckpt", ".flac", ".ftz", ".gguf", ".gif", ".gz",
+    ".h5", ".jpeg", ".jpg", ".joblib", ".lz4", ".mlmodel", ".model", ".mov", ".mp3", ".mp4",
+    ".msgpack", ".npy", ".npz", ".onnx", ".ogg", ".ot", ".parquet", ".pb", ".pickle", ".pkl",
+    ".png", ".pt", ".pth", ".rar", ".safetensors", ".sqlite", ".tar", ".tflite", ".tgz", ".wasm",
+    ".wav", ".webp", ".xz", ".zip", ".zst",
+})  # fmt: skip
 """What the Hub keeps as large files by their names, whatever their size."""
 
 
@@ -102,4 +104,5 @@ def is_large(manifest: Manifest, entry: FileEntry) -> bool:
     """
     if origin_of(manifest) is not None:
         return entry.sha256 is not None
-    return entry.size >= MAX_REGULAR or entry.path.rpartition(".")[2].lower() in _LARGE
+    name = entry.path.rpartition("/")[2].lower()
+    return entry.size >= MAX_REGULAR or name[name.rfind(".") :] in _LARGE

@@ -7,5 +7,6 @@ card      reads the front matter of a model's or a dataset's card
 parquet   the columns in a Parquet file's footer
 columns   which columns a table has
 croissant describes a dataset
+hub       a repository as huggingface_hub has it, with hub_errors for what goes wrong there
 parts     states licence, lineage and consent, from the card and the publisher's words
 """

@@ -1,0 +1,113 @@
+"""What the Hub's clients call a file's bytes: the SHA-256 of a large one, git's SHA-1 of a small.
+
+Of a file that is here they are found out once and remembered. Of one that is not, the SHA-256 may
+have been said: by the manifest, or by the publisher's ``model.sig``. What nobody said is not known,
+and the file's CID stands in its place until it is here.
+"""
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+import trio
+
+from node.hub.origin import is_large
+from node.reading import OpenRelease
+from node.store import Store
+from p2p.bundles import find_model_signature
+from p2p.cid import CID
+from p2p.manifest import FileEntry
+
+MAX_SUMS: Final = 32
+"""Releases of which the ``model.sig`` is kept as it was read."""
+AT_ONCE: Final = 256 << 20
+"""Bytes of files that are hashed while a client waits, a quarter of a second; others later."""
+POINTER: Final = 135
+"""Bytes of a pointer file of Git LFS, which stands in git for a large file."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sum:
+    """A file's name at the Hub; ``digest`` is in hex, or the CID while that is not ``known``."""
+
+    large: bool
+    digest: str
+    known: bool = True
+
+    @property
+    def etag(self) -> str:
+        return f'"{self.digest}"'
+
+
+class Sums:
+    """The sums of releases' files; ``nursery`` runs what takes longer than a client waits."""
+
+    def __init__(self, store: Store, nursery: trio.Nursery) -> None:
+        self._store = store
+        self._nursery = nursery
+        self._signed: dict[CID, Mapping[str, str]] = {}
+        self._later: set[CID] = set()
+
+    async def of(self, opened: OpenRelease, entries: Collection[FileEntry]) -> dict[str, Sum]:
+        """Return the sums of these files, by their paths."""
+        manifest = opened.manifest
+        large = [entry for entry in entries if is_large(manifest, entry)]
+        paths = {entry.path for entry in large}
+        small = [entry for entry in entries if entry.path not in paths]
+        found: dict[str, str] = {}
+        if large:
+            found = await self._large(opened, large)
+        here = await self._store.git_sha1(
+            await self._store.has_many({entry.cid for entry in small})
+        )
+        found |= {entry.path: here[entry.cid] for entry in small if entry.cid in here}
+        return {
+            entry.path: Sum(entry.path in paths, found[entry.path])
+            if entry.path in found
+            else Sum(entry.path in paths, str(entry.cid), known=False)
+            for entry in entries
+        }
+
+    async def _large(self, opened: OpenRelease, entries: Collection[FileEntry]) -> dict[str, str]:
+        signed = await self._said(opened)
+        said = {
+            entry.path: entry.sha256 or signed[entry.path]
+            for entry in entries
+            if entry.sha256 is not None or entry.path in signed
+        }
+        rest = [entry for entry in entries if entry.path not in said]
+        known = await self._store.known_sha256([entry.cid for entry in rest])
+        missing = [entry for entry in rest if entry.cid not in known]
+        here = await self._store.has_many({entry.cid for entry in missing})
+        now, size = [], 0
+        for entry in missing:
+            size += entry.size
+            if entry.cid in here and size <= AT_ONCE:
+                now.append(entry.cid)
+            elif entry.cid in here and entry.cid not in self._later:
+                self._later.add(entry.cid)
+                self._nursery.start_soon(self._hash, entry.cid)
+        known |= await self._store.sha256(now)
+        return said | {entry.path: known[entry.cid] for entry in rest if entry.cid in known}
+
+    async def _hash(self, cid: CID) -> None:
+        try:
+            with self._store.using(cid):
+                await self._store.sha256([cid])
+        finally:
+            self._later.discard(cid)
+
+    async def _said(self, opened: OpenRelease) -> Mapping[str, str]:
+        """Return what the publisher's ``model.sig`` says of the files' SHA-256."""
+        cid = opened.manifest.cid
+        if cid not in self._signed:
+            owners = await self._store.publishers.keys(opened.manifest.publisher)
+            statement = await self._store.statement(cid)
+            bundles = statement.bundles if statement is not None else opened.bundles
+            model = await trio.to_thread.run_sync(find_model_signature, cid, bundles, owners)
+            if model is None:
+                return {}  # it may be made any moment
+            while len(self._signed) >= MAX_SUMS:
+                del self._signed[next(iter(self._signed))]
+            self._signed[cid] = model.sums
+        return self._signed[cid]

@@ -196,7 +196,11 @@ class Gate:
         verdict = await self.judge(manifest, bundles, asked, chosen=chosen, known=known)
         if not verdict.admitted:
             kind = Untrusted if verdict.asks else Refused
-            raise kind(f"Refused by {verdict.rule}: {verdict.reason}", next=verdict.next)
+            raise kind(
+                f"Refused by {verdict.rule}: {verdict.reason}",
+                next=verdict.next,
+                taken_back=verdict.rule.startswith("status."),
+            )
         return verdict
 
     async def opinion(self, cid: CID) -> Verdict | None:

@@ -165,6 +165,7 @@ def taken_back(what: str, status: Status) -> Refused:
     return Refused(
         f"The publisher {did} {what} on {status.at[:10]} ({status.reason}).",
         next="Use another version, or ask the publisher.",
+        taken_back=True,
     )
 
 

@@ -83,9 +83,16 @@ class SourceChanged(VerificationFailed):
 
 
 class Refused(AllodError):
-    """A policy, a licence, a consent or a revocation says no."""
+    """A policy, a licence, a consent or a revocation says no.
+
+    ``taken_back``: its own publisher does, by a revocation or a withdrawal.
+    """
 
     code, exit_code = "REFUSED", 5
+
+    def __init__(self, message: str, *, next: str = "", taken_back: bool = False) -> None:
+        super().__init__(message, next=next)
+        self.taken_back = taken_back
 
 
 class Untrusted(Refused):

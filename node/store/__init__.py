@@ -259,13 +259,14 @@ class Store:
         """Return the files that are being put together right now: ``held`` says how far."""
         return set(self._partials.open)
 
-    def growth(self, cid: CID) -> trio.Event | None:
+    def growth(self, cid: CID) -> trio.Event:
         """Return what is set when more of an unfinished file has come, or it is whole or closed.
 
-        None for a file that nobody puts together now. Take it first, and then look at ``held``.
+        Of a file that nobody puts together now: when somebody begins to. Take it first, and then
+        look at ``held``.
         """
         partial = self._partials.open.get(cid)
-        return partial.growth if partial is not None else None
+        return partial.growth if partial is not None else self._partials.opening
 
     async def local_leaves(
         self, outline: Outline, missing: RangeSet

@@ -274,6 +274,7 @@ class Partials:
         self._turns: dict[CID, trio.Semaphore] = {}
         self._users: Counter[CID] = Counter()
         self.open: dict[CID, Partial] = {}  # those whose bytes have been checked
+        self.opening = trio.Event()  # set, and replaced, whenever one comes
 
     def busy(self) -> set[CID]:
         """Return the files that somebody writes, or is about to."""
@@ -323,6 +324,8 @@ class Partials:
                 checked = await check_leaves(fd, outline, shelf.cores, leaves=leaves)
             partial.have.update(checked.good)
             self.open[cid] = partial
+            self.opening.set()
+            self.opening = trio.Event()
             yield partial
         finally:
             self.open.pop(cid, None)

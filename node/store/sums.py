@@ -1,8 +1,8 @@
 """SHA-256 of whole files, and git's name for them, for tools that know no other hash.
 
 Nothing in the store needs either, so they are found out later, in one thread beside everything
-else, and remembered. The bytes are checked against the file's Outline in the same pass: a file may be its
-owner's too, and change under the reader, and then its SHA-256 would be that of something else.
+else, and remembered. The bytes are checked against the file's Outline in the same pass: a file may
+be its owner's too, and change under the reader, and then they would be those of something else.
 """
 
 import hashlib

@@ -114,18 +114,17 @@ async def test_an_unfinished_file_says_when_it_grows(store: Store) -> None:
     """Leaves that come, the commit and the end each wake who waits; nobody waits for no file."""
     data = noise(3 * MIB)
     outline = outline_of(data, "", Profile.FIXED_1M)
-    assert store.growth(outline.root) is None
+    opening = store.growth(outline.root)
     async with store.open_partial(outline) as partial:
+        assert opening.is_set()
         for leaf in range(3):
             growth = store.growth(outline.root)
-            assert growth is not None
             assert not growth.is_set()
             await partial.accept(leaf, data[leaf * MIB : (leaf + 1) * MIB])
             assert growth.is_set()
         growth = store.growth(outline.root)
-        assert growth is not None
         await partial.commit()
         assert growth.is_set()
         growth = partial.growth
     assert growth.is_set()
-    assert store.growth(outline.root) is None
+    assert not store.growth(outline.root).is_set()

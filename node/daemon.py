@@ -4,21 +4,27 @@ Leaving the block stops everything, in order: the door, the network, the store. 
 """
 
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any
 
 import trio
 
 from node.api.control import control_routes
+from node.api.gateway import Gateway
+from node.api.hub import hub_routes
 from node.api.loopback import loopback_app, serve_loopback
 from node.api.mount import peer_routes
 from node.api.ollama import ollama_routes
 from node.api.openai import openai_routes
 from node.api.peer import PeerApi
+from node.api.public import serve_public
+from node.api.read import read_routes
 from node.config import Config
 from node.messages import NoParams
 from node.node import Node, open_node
 from node.operations import OPERATIONS
 from node.presence import announce_node, make_token
+from node.reading import open_reader
 from node.serving.desk import open_serving
 
 
@@ -37,18 +43,26 @@ async def run_daemon(
     network = not config.p2p.offline
     async with (
         open_node(config, network=network, control_token=token) as node,
+        open_reader(node) as node.reader,
         open_serving(node) as desk,
     ):
         routes = [
             *control_routes(node, token),
+            *read_routes(node.reader, token),
             *peer_routes(PeerApi(node.store, gate=node.gate)),
             *openai_routes(desk),
             *ollama_routes(desk),
+            *hub_routes(node, node.reader),
         ]
         app = loopback_app(routes, origins=config.serve.origins)
         async with trio.open_nursery() as nursery:
             url = await nursery.start(serve_loopback, app, config.http.port)
             node.http_url = url
+            if config.gateway.listen and node.host is not None:
+                gateway = partial(serve_public, listen=config.gateway.listen, budget=node.host)
+                node.gateway_urls = tuple(
+                    await nursery.start(gateway, Gateway(node.store, node.gate))
+                )
             with announce_node(config, http=url, token=token):
                 ready(await OPERATIONS["status"].run(node, NoParams(), lambda event: None))
                 task_status.started()

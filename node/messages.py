@@ -259,6 +259,26 @@ class PublishParams:
 
 
 @dataclass(frozen=True, slots=True)
+class ImportParams:
+    """What ``import`` is told; an empty text means: work it out, or leave it out."""
+
+    ref: str  # hf:[datasets/]ORG/REPO[@REVISION]
+    name: str = ""  # [PUBLISHER/]NAME; empty: ORG--REPO
+    include: tuple[str, ...] = ()  # patterns of paths; none means all
+    exclude: tuple[str, ...] = ()
+    license: str = ""  # SPDX expression; empty: from the card
+    description: str = ""
+    key: str = ""  # the publisher key's name; empty: the configuration's
+    profile: str = ""  # empty: tensor-1m
+    sha256: bool = True  # make a model.sig
+    dry_run: bool = False
+    offline: bool = False  # record it here, announce nothing
+    cached_only: bool = False  # ask no Hub: what its clients' cache holds
+    cache: str = ""  # absolute folder of that cache; empty: huggingface_hub's own
+    endpoint: str = ""  # URL of the Hub; empty: huggingface_hub's own
+
+
+@dataclass(frozen=True, slots=True)
 class FetchParams:
     """What ``fetch`` is told."""
 
@@ -275,6 +295,7 @@ class FetchParams:
     pin: bool = True  # what was asked for by name stays until it is unpinned
     ask: bool = False  # somebody can be asked about a publisher who is new here
     statement_only: bool = False  # what the publisher signed, and no file
+    hf_cache: str = ""  # absolute folder: Hugging Face's cache to put the files into, too
 
 
 @dataclass(frozen=True, slots=True)
@@ -321,6 +342,14 @@ class RefParams:
     """An operation on one release of this store."""
 
     ref: str
+
+
+@dataclass(frozen=True, slots=True)
+class FilesParams:
+    """What ``files`` is told."""
+
+    ref: str
+    peers: tuple[str, ...] = ()  # multiaddrs to ask first
 
 
 @dataclass(frozen=True, slots=True)

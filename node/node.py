@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from node.accounts import Accounts
     from node.api.peer import PeerApi
     from node.crew import Network
+    from node.reading import Reader
     from node.serving.fleet import Fleet
     from p2p.discovery import Discovery
     from p2p.host import Host
@@ -51,11 +52,14 @@ class Node:
         store.publishers.changed.append(lambda publisher: self.gate.changed())
         self.accounts: Accounts | None = None
         self.fleet: Fleet | None = None
+        self.reader: Reader | None = None
         self.host: Host | None = None
         self.peer_api: PeerApi | None = None
         """What peers are answered over libp2p streams."""
         self.discovery: Discovery | None = None
         self.http_url: str | None = None
+        self.gateway_urls: tuple[str, ...] = ()
+        """Where the public reads, if it may at all (api/public.py)."""
         self._network: Network | None = None
 
     def network(self) -> "Network":

@@ -8,7 +8,7 @@ What moves models (publish, fetch) has a module of its own; here is what only lo
 the configuration, the keys and the store.
 """
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, TypeVar
@@ -23,7 +23,9 @@ from node.messages import (
     EndorseParams,
     Event,
     FetchParams,
+    FilesParams,
     GcParams,
+    ImportParams,
     KeyFileParams,
     KeyMembersParams,
     KeyNewParams,
@@ -59,6 +61,7 @@ if TYPE_CHECKING:  # a command that only reads the configuration pays for none o
     from node.crew import Network
     from node.gate import Gate
     from node.keyring import Keyring
+    from node.reading import Reader
     from node.serving.fleet import Fleet
     from node.store import Store
     from p2p.cid import CID
@@ -83,11 +86,15 @@ class Node(Protocol):
     @property
     def fleet(self) -> "Fleet | None": ...
     @property
+    def reader(self) -> "Reader | None": ...
+    @property
     def host(self) -> "Host | None": ...
     @property
     def discovery(self) -> "Discovery | None": ...
     @property
     def http_url(self) -> str | None: ...
+    @property
+    def gateway_urls(self) -> Sequence[str]: ...
     @property
     def claims(self) -> "Claims": ...
     @property
@@ -403,6 +410,7 @@ async def status(node: Node, params: NoParams, report: Report) -> Json:
         "peer": node.keyring.node().public.peer_id,
         "addresses": list(host.addresses) if host is not None else [],
         "http": node.http_url,
+        "gateway": list(node.gateway_urls),
         "peers": len(host.peers()) if host is not None else 0,
     } | await store_usage(node.store)
 
@@ -560,8 +568,25 @@ async def publish(node: Node, params: PublishParams, report: Report) -> Json:
 async def fetch(node: Node, params: FetchParams, report: Report) -> Json:
     """Get a release."""
     from node.fetch import fetch
+    from node.hub.cache import fill_cache, wants_cache
 
-    return await fetch(params, node, report)
+    wanted = wants_cache(params)
+    found = await fetch(params, node, report)
+    return found | (await fill_cache(params, found, node, report) if wanted else {})
+
+
+async def files(node: Node, params: FilesParams, report: Report) -> Json:
+    """List a release's files."""
+    from node.reading.listing import list_files
+
+    return await list_files(params, node, node.reader)
+
+
+async def import_(node: Node, params: ImportParams, report: Report) -> Json:
+    """Take in a repository of the Hugging Face Hub."""
+    from node.hub.importing import import_repository
+
+    return await import_repository(params, node, report)
 
 
 async def endorse(node: Node, params: EndorseParams, report: Report) -> Json:
@@ -576,7 +601,9 @@ _TABLE: tuple[Operation[Any], ...] = (
     Operation("peers", NoParams, peers, "network"),
     Operation("limits", LimitsParams, limits, "network"),
     Operation("publish", PublishParams, publish, "store"),
+    Operation("import", ImportParams, import_, "store"),
     Operation("fetch", FetchParams, fetch, "network"),
+    Operation("files", FilesParams, files, "network"),
     Operation("ls", NoParams, ls, "store"),
     Operation("rm", RefParams, rm, "store"),
     Operation("pin", RefParams, pin, "store"),

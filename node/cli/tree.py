@@ -2,6 +2,7 @@
 
 import difflib
 from importlib import import_module
+from keyword import iskeyword
 from typing import Any
 
 import click
@@ -11,7 +12,9 @@ from node.cli import VERSION
 # Where each command lives, in the order of the help.
 BRANCHES = {
     "start": ("demo", "up", "status", "peers", "limits"),
-    "share": ("publish", "fetch", "search", "ls", "rm", "pin", "unpin", "gc", "verify"),
+    "share": (
+        "publish", "import", "fetch", "search", "files", "ls", "rm", "pin", "unpin", "gc", "verify",
+    ),
     "serve": ("serve", "run", "ps", "stop", "token", "usage", "receipt"),
     "trust": (
         "key", "trust", "provenance", "why", "impact", "endorse", "revoke", "consent", "bundle",
@@ -21,10 +24,12 @@ BRANCHES = {
 ALIASES = {"pull": "fetch"}
 # The modules of those commands that do not live in their branch's.
 _ELSEWHERE = {
+    "import": "hub",
     "token": "token",
     "usage": "token",
     "receipt": "token",
     "search": "views",
+    "files": "views",
     "trust": "policy",
     "provenance": "views",
     "why": "views",
@@ -50,7 +55,8 @@ class Tree(click.Group):
         name = ALIASES.get(cmd_name, cmd_name)
         if name not in _HOME:
             return None
-        command: click.Command = getattr(import_module(f"node.cli.{_HOME[name]}"), name)
+        module = import_module(f"node.cli.{_HOME[name]}")
+        command: click.Command = getattr(module, f"{name}_" if iskeyword(name) else name)
         return command
 
     def resolve_command(

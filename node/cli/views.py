@@ -1,4 +1,4 @@
-"""Commands that look at releases: search, provenance, why, impact."""
+"""Commands that look at releases: search, files, provenance, why, impact."""
 
 from datetime import UTC, datetime
 from pathlib import Path
@@ -8,8 +8,8 @@ import click
 
 from node.cli.lineage import draw
 from node.cli.run import Run, verb
-from node.cli.text import table
-from node.messages import ProvenanceParams, RefParams, SearchParams
+from node.cli.text import size_text, table
+from node.messages import FilesParams, ProvenanceParams, RefParams, SearchParams
 
 _ref = click.argument("ref")
 
@@ -39,6 +39,25 @@ def provenance(run: Run, ref: str, html: Path | None, save: Path | None) -> int:
         lines += ["", *(f"wrote {Path(saved['folder'], name)}" for name in saved["files"])]
         lines += ["", saved["command"]] if saved["command"] else []
     return run.show(found, lines)
+
+
+@verb(example="allod files alice/tiny-llm")
+@_ref
+@click.option("--peer", "peers", multiple=True, metavar="MULTIADDR",
+              help="Ask this peer first; may be given several times.")  # fmt: skip
+def files(run: Run, ref: str, peers: tuple[str, ...]) -> int:
+    """List what files a release has, here or elsewhere.
+
+    Nothing of them is fetched. HERE says which are in this store already.
+    """
+    found = run.call("files", FilesParams(ref, peers))
+    for warning in found["warnings"]:
+        run.note(warning)
+    rows = [
+        (one["path"], size_text(one["size"]), "yes" if one["held"] else "-", one["cid"])
+        for one in found["files"]
+    ]
+    return run.show(found, table(("PATH", "SIZE", "HERE", "CID"), rows))
 
 
 @verb(example="allod why alice/tiny-llm")

@@ -19,6 +19,7 @@ from typing import Any
 
 from node.settings import (
     SECTIONS,
+    GatewaySettings,
     HttpSettings,
     LaneSettings,
     LimitSettings,
@@ -60,6 +61,7 @@ class Config:
     lane: LaneSettings
     limits: LimitSettings
     http: HttpSettings
+    gateway: GatewaySettings
     serve: ServeSettings
     publish: PublishSettings
     log: LogSettings

@@ -4,6 +4,7 @@ Pure text work: knows no key, no file and no environment.
 A kind refuses what it doesn't understand; it never guesses and never rounds a value into range.
 """
 
+import ipaddress
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -153,6 +154,22 @@ def _read_peer(value: object) -> str:
     return value
 
 
+def split_endpoint(text: str) -> tuple[str, int]:
+    """Return the IP address and the port of ``192.0.2.1:80`` or ``[::]:80``; ValueError."""
+    host, _, port = text.rpartition(":")
+    bare = host[1:-1] if host[:1] == "[" and host[-1:] == "]" else host
+    if ipaddress.ip_address(bare).version != (4 if bare == host else 6):
+        raise ValueError
+    return bare, _parse_port(port)
+
+
+def _read_endpoint(value: object) -> str:
+    if not isinstance(value, str):
+        raise ValueError
+    split_endpoint(value)
+    return value
+
+
 PORT = Kind("port", "a whole number from 0 to 65535", _read_port, _parse_port, _parse_port)
 FLAG = Kind("true or false", "true or false", _read_flag, _parse_flag, _parse_flag)
 SIZE = Kind("size", "a size such as 500MB or 20GiB", _read_size, _read_size, str)
@@ -168,6 +185,9 @@ WORD = Kind("word", "a short printable text", _read_word, _read_word, str)
 WORDS = _list_of("words", "words, separated by spaces", _read_word)
 PEERS = _list_of("peer ids", "peer ids such as 12D3KooW..., or all", _read_peer)
 HOSTS = _list_of("addresses", "IP addresses such as 0.0.0.0", _read_word)
+ENDPOINTS = _list_of(
+    "endpoints", "IP addresses with ports such as 0.0.0.0:8080 or [::]:8080", _read_endpoint
+)
 MULTIADDRS = _list_of(
     "multiaddrs", "multiaddrs such as /ip4/192.0.2.1/tcp/9770/p2p/12D3KooW...", _read_multiaddr
 )

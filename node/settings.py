@@ -12,6 +12,7 @@ from typing import Any
 
 from node.kinds import (
     COUNT,
+    ENDPOINTS,
     FLAG,
     FOLDER,
     HOSTS,
@@ -121,6 +122,18 @@ class HttpSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class GatewaySettings:
+    """The IPFS gateway for the public."""
+
+    listen: tuple[str, ...] = _key(
+        ENDPOINTS,
+        (),
+        "where everybody may read what is held, as from an IPFS gateway: 0.0.0.0:8080",
+        shown="empty",
+    )
+
+
+@dataclass(frozen=True, slots=True)
 class ServeSettings:
     """Models behind the OpenAI-compatible door."""
 
@@ -194,6 +207,7 @@ SECTIONS: Mapping[str, type] = {
     "lane": LaneSettings,
     "limits": LimitSettings,
     "http": HttpSettings,
+    "gateway": GatewaySettings,
     "serve": ServeSettings,
     "publish": PublishSettings,
     "log": LogSettings,

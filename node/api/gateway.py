@@ -7,16 +7,23 @@
         &entity-bytes=FROM:TO                only the leaves that hold these bytes of the file
 
 The format may also be asked for by an Accept header.
+Answers carry what the specification of path gateways asks for: the CIDs on the way in
+``X-Ipfs-Roots``, an ETag for each format, which ``If-None-Match`` may name, and for blocks and CARs
+a Content-Disposition that keeps browsers from showing them. Nothing is ever fetched for an asker,
+so ``Cache-Control: only-if-cached`` changes nothing but the status of a miss, 412.
 Whoever reads must verify; so a file that is still being fetched is served as far as it is there,
 and a block that is not held is a plain 404, never a search of the network.
 
 Knows the store and nothing of peers or sockets: a request in, a response out.
-Specification: specs.ipfs.tech/http-gateways/trustless-gateway.
+Specification: specs.ipfs.tech/http-gateways/trustless-gateway and /path-gateway.
 """
 
-from collections.abc import AsyncIterator, Iterator
+import hashlib
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Final
+from urllib.parse import quote
 
 import trio
 
@@ -25,7 +32,7 @@ from node.store import Held, Store
 from p2p.car import car_block, car_header
 from p2p.cid import CID, Codec
 from p2p.dagpb import DirectoryNode, FileNode, ShardNode, decode
-from p2p.errors import NotFound, UsageError
+from p2p.errors import NotFound, PeerRefused, UsageError
 from p2p.http import FileBody, Request, Response, content_range, parse_range
 from p2p.murmur import murmur3_x64_64
 
@@ -33,6 +40,11 @@ RAW_TYPE: Final = "application/vnd.ipld.raw"
 CAR_TYPE: Final = "application/vnd.ipld.car"
 SCOPES: Final = ("block", "entity", "all")
 MAX_PATH: Final = 64  # segments; a release's paths are bounded to fewer
+
+PROBE: Final = "bafkqaaa"
+"""An empty block, spelled out in its own CID: readers ask for it to see whether this is a gateway.
+No other CID of its kind is known here."""
+PROBE_CAR: Final = bytes.fromhex("19a265726f6f747381d82a45000155000067" + b"version".hex() + "01")
 
 # Content never changes under its address.
 _FOREVER: Final = "public, max-age=29030400, immutable"
@@ -54,23 +66,43 @@ class Gateway:
         self._gate = gate
 
     async def __call__(self, request: Request) -> Response:
-        """Answer one request; NotFound, UsageError and PeerRefused(416) become its status."""
+        """Answer one request; NotFound, UsageError and PeerRefused(412, 416) become its status."""
+        try:
+            response = await self._answer(request)
+        except NotFound as exc:
+            if "only-if-cached" in request.headers.get("cache-control", ""):
+                raise PeerRefused(exc.message, status=412) from exc
+            raise
+        if _matches(request.headers.get("if-none-match", ""), response.headers["etag"]):
+            kept = {"etag", "cache-control", "vary", "x-ipfs-path", "x-ipfs-roots"}
+            headers = {name: value for name, value in response.headers.items() if name in kept}
+            return Response(304, headers)
+        return response
+
+    async def _answer(self, request: Request) -> Response:
         first, *path = [part for part in request.path.split("/")[2:] if part] or [""]
+        if first == PROBE and not path:
+            return _probe(self._format(request))
         cid = CID.parse(first)
         if len(path) > MAX_PATH:
             raise UsageError(f"A path has at most {MAX_PATH} segments, this one has {len(path)}.")
         root = cid
-        cid, walked = await self._resolve(cid, path)
+        cid, walked, roots = await self._resolve(cid, path)
         if self._gate is not None:
             if path:
                 await self._gate.check(root, "/".join(path))
             await self._gate.check(cid)
+        where = {
+            "x-ipfs-path": quote(request.path),
+            "x-ipfs-roots": ",".join(str(one) for one in roots),
+        }
         kind = self._format(request)
         if kind == "raw":
-            return Response(200, _headers(cid, RAW_TYPE), await self._block(cid))
+            headers = _headers(str(cid), RAW_TYPE, "raw") | where
+            return Response(200, headers, await self._block(cid))
         if kind == "car":
-            return await self._car(request, cid, walked)
-        return await self._bytes(request, cid)
+            return await self._car(request, cid, walked, where)
+        return await self._bytes(request, cid, where)
 
     @staticmethod
     def _format(request: Request) -> str:
@@ -82,12 +114,18 @@ class Gateway:
             raise UsageError(f"The format is raw or car, not {asked!r}.")
         return asked
 
-    async def _resolve(self, cid: CID, path: list[str]) -> tuple[CID, list[tuple[CID, bytes]]]:
-        """Follow ``path`` through directories: the CID at its end, and the blocks on the way."""
+    async def _resolve(
+        self, cid: CID, path: list[str]
+    ) -> tuple[CID, list[tuple[CID, bytes]], list[CID]]:
+        """Follow ``path`` through directories.
+
+        Returns the CID at its end, the blocks on the way, and the CID of each part of the way.
+        """
         walked: list[tuple[CID, bytes]] = []
+        roots = [cid]
         for name in path:
-            cid = await self._entry(cid, name, walked)
-        return cid, walked
+            roots.append(await self._entry(roots[-1], name, walked))
+        return roots[-1], walked, roots
 
     async def _entry(self, cid: CID, name: str, walked: list[tuple[CID, bytes]]) -> CID:
         """Find a name in a directory, going down its shards by the name's hash."""
@@ -114,7 +152,7 @@ class Gateway:
             raise NotFound(f"This node does not hold the block {cid}.")
         return block
 
-    async def _bytes(self, request: Request, cid: CID) -> Response:
+    async def _bytes(self, request: Request, cid: CID, where: dict[str, str]) -> Response:
         """The bytes of a file, or of the one range that was asked for and is there."""
         held = await self._store.held(cid)
         if held is None:
@@ -124,34 +162,49 @@ class Gateway:
         start, stop = wanted or (0, size)
         if not held.have.covers(start, stop):
             raise NotFound(f"This node does not hold bytes {start} to {stop} of {cid} yet.")
-        headers = _headers(cid, "application/octet-stream") | {"accept-ranges": "bytes"}
+        headers = _headers(str(cid), "application/octet-stream") | where
+        headers["accept-ranges"] = "bytes"
         if wanted is not None:
             headers["content-range"] = content_range(start, stop, size)
         body = FileBody(held.path, start, stop - start)
         return Response(200 if wanted is None else 206, headers, body)
 
-    async def _car(self, request: Request, cid: CID, walked: list[tuple[CID, bytes]]) -> Response:
+    async def _car(
+        self,
+        request: Request,
+        cid: CID,
+        walked: list[tuple[CID, bytes]],
+        where: dict[str, str],
+    ) -> Response:
         scope = request.query.get("dag-scope", "all")
         if scope not in SCOPES:
             raise UsageError(f"The dag-scope is one of {', '.join(SCOPES)}, not {scope!r}.")
         root = walked[0][0] if walked else cid
-        blocks = self._blocks(cid, scope, _entity_bytes(request.query.get("entity-bytes")))
+        span = _entity_bytes(request.query.get("entity-bytes"))
+        blocks = self._blocks(cid, scope, span)
         try:  # the first block decides between 200 and 404
             first = await anext(blocks)
         except StopAsyncIteration as exc:
             raise NotFound(f"This node does not hold {cid}.") from exc
-        headers = _headers(cid, f"{CAR_TYPE}; version=1; order=dfs; dups=y")
-        headers["etag"] = f'W/"{cid}.car.{scope}"'
+        headers = _headers(str(cid), f"{CAR_TYPE}; version=1; order=dfs; dups=y", "car") | where
+        told = f"{request.path} {scope} {span.start} {span.stop}"  # all that the blocks hang on
+        headers["etag"] = f'W/"{cid}.car.{hashlib.sha256(told.encode()).hexdigest()[:16]}"'
+
+        if request.method == "HEAD":
+            await blocks.aclose()
 
         async def body() -> AsyncIterator[bytes]:
-            yield car_header(root) + b"".join(car_block(*block) for block in walked)
-            yield car_block(*first)
-            async for block in blocks:
-                yield car_block(*block)
+            async with aclosing(blocks):
+                yield car_header(root) + b"".join(car_block(*block) for block in walked)
+                yield car_block(*first)
+                async for block in blocks:
+                    yield car_block(*block)
 
         return Response(200, headers, body())
 
-    async def _blocks(self, cid: CID, scope: str, span: _Span) -> AsyncIterator[tuple[CID, bytes]]:
+    async def _blocks(
+        self, cid: CID, scope: str, span: _Span
+    ) -> AsyncGenerator[tuple[CID, bytes], None]:
         """The blocks of a scope, depth first, the root before all."""
         held = await self._store.held(cid)
         if held is not None:
@@ -176,8 +229,9 @@ class Gateway:
             if not inner and await self._withheld(link.cid):
                 continue  # whoever reads sees that it is missing
             if inner or scope == "all":
-                async for found in self._blocks(link.cid, scope, _Span(0, None)):
-                    yield found
+                async with aclosing(self._blocks(link.cid, scope, _Span(0, None))) as below:
+                    async for found in below:
+                        yield found
 
     async def _withheld(self, cid: CID) -> bool:
         return self._gate is not None and await self._gate.refuses(cid) is not None
@@ -226,10 +280,34 @@ def _entity_bytes(text: str | None) -> _Span:
     return _Span(int(first), None if last == "*" else int(last) + 1)
 
 
-def _headers(cid: CID, media_type: str) -> dict[str, str]:
-    return {
+def _headers(name: str, media_type: str, format: str = "") -> dict[str, str]:
+    headers = {
         "content-type": media_type,
-        "etag": f'"{cid}"',
+        "etag": f'"{name}.{format}"' if format else f'"{name}"',
         "cache-control": _FOREVER,
         "x-content-type-options": "nosniff",
+        "vary": "accept",  # which may name the format
     }
+    if format:
+        suffix = "bin" if format == "raw" else format
+        headers["content-disposition"] = f'attachment; filename="{name}.{suffix}"'
+        headers["accept-ranges"] = "none"
+    return headers
+
+
+def _probe(format: str) -> Response:
+    """Answer a reader that wants to know whether this is a gateway."""
+    media_type = {"raw": RAW_TYPE, "car": f"{CAR_TYPE}; version=1"}.get(
+        format, "application/octet-stream"
+    )
+    headers = _headers(PROBE, media_type, format) | {
+        "x-ipfs-path": f"/ipfs/{PROBE}",
+        "x-ipfs-roots": PROBE,
+    }
+    return Response(200, headers, PROBE_CAR if format == "car" else b"")
+
+
+def _matches(asked: str, etag: str) -> bool:
+    """Say whether If-None-Match names the ETag; a weak one counts as the same (RFC 9110)."""
+    named = {one.strip().removeprefix("W/") for one in asked.split(",")}
+    return "*" in named or etag.removeprefix("W/") in named

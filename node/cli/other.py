@@ -19,6 +19,10 @@ def env(run: Run) -> int:
         "IPFS_GATEWAY": http,  # curl's ipfs://, ffmpeg, and the IPFS libraries
         "OPENAI_BASE_URL": f"{http}/v1",
         "OLLAMA_HOST": http,
+        "HF_ENDPOINT": http,
+        # The node wants no token of the Hub's, and nobody is to be told who uses what.
+        "HF_HUB_DISABLE_IMPLICIT_TOKEN": "1",
+        "HF_HUB_DISABLE_TELEMETRY": "1",
     }
     if run.config().serve.auth == "open":
         found["OPENAI_API_KEY"] = "none"  # its clients insist on one

@@ -87,7 +87,7 @@ class Request:
     """One request; only a POST has a body."""
 
     method: str
-    """GET or HEAD, and POST where a body is taken."""
+    """GET or HEAD, POST where a body is taken, and what else ``serve_http`` was told to take."""
     path: str
     """Percent-decoded, always with a leading slash."""
     query: Mapping[str, str]

@@ -7,7 +7,7 @@ stream in pieces of a MiB, read by a thread; one of a known length passes no par
 import json
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import AsyncGenerator, Mapping
 from email.utils import formatdate
 from time import time
 
@@ -109,7 +109,9 @@ class Outlet:
         """Send a whole answer; ``file`` is where a ``FileBody`` is open."""
         body = response.body
         headers = {"date": formatdate(time(), usegmt=True), **response.headers}
-        if isinstance(body, bytes):
+        if response.status in (204, 304):
+            pass  # has no body, and says nothing of one (RFC 9110)
+        elif isinstance(body, bytes):
             headers["content-length"] = str(len(body))
         elif isinstance(body, FileBody):
             headers["content-length"] = str(body.length)
@@ -127,8 +129,12 @@ class Outlet:
             elif not isinstance(body, LiveBody):
                 await self._out(parts)
                 parts = []
-                async for piece in body:
-                    await self._out(self._data(piece))
+                try:
+                    async for piece in body:
+                        await self._out(self._data(piece))
+                finally:
+                    if isinstance(body, AsyncGenerator):  # not left to the garbage collector
+                        await body.aclose()
         parts.append(self._conn.send(h11.EndOfMessage()) or b"")
         await self._out(parts)
 

@@ -1,7 +1,9 @@
 """The answering side: one stream, one handler, one request after the other.
 
-A request is GET or HEAD. A POST is one only where ``Bodies`` says so, by its head: it says how long
-its body is, and the body comes within ``HttpLimits.body``, into room that is held for it until it
+A request is GET or HEAD, or another method without a body where ``methods`` names it, such as
+OPTIONS on a port for browsers.
+A POST is one only where ``Bodies`` says so, by its head: it says how long its body is, and the body
+comes within ``HttpLimits.body``, into room that is held for it until it
 is answered. While it is, a reset of the stream cancels whatever works on the answer. The end of the
 asker's side does not: some end theirs right after each request (go-libp2p), and read on.
 
@@ -14,7 +16,7 @@ one of ``Bodies``; what went wrong inside this node (5xx) is not told to strange
 
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import replace
 from urllib.parse import parse_qsl, unquote
@@ -56,6 +58,8 @@ class NoBodies:
 
 
 NO_BODIES: Bodies = NoBodies()
+METHODS = ("GET", "HEAD")
+"""The methods that every stream takes."""
 
 
 async def serve_http(
@@ -65,13 +69,14 @@ async def serve_http(
     peer: str,
     limits: HttpLimits = DEFAULT_LIMITS,
     bodies: Bodies = NO_BODIES,
+    methods: Collection[str] = METHODS,
 ) -> None:
     """Answer requests on ``stream`` until the peer closes it or stays idle; then close it.
 
     Raises PeerFault (PeerGone when it vanished in the middle), or whatever bug the handler has.
     """
     try:
-        await _Server(stream, handler, peer, limits, bodies).run()
+        await _Server(stream, handler, peer, limits, bodies, methods).run()
     except trio.BrokenResourceError as exc:
         raise PeerGone("The peer closed the stream in the middle.", peer=peer) from exc
     finally:
@@ -81,13 +86,20 @@ async def serve_http(
 
 class _Server:
     def __init__(
-        self, stream: ByteStream, handler: Handler, peer: str, limits: HttpLimits, bodies: Bodies
+        self,
+        stream: ByteStream,
+        handler: Handler,
+        peer: str,
+        limits: HttpLimits,
+        bodies: Bodies,
+        methods: Collection[str],
     ) -> None:
         self._stream = stream
         self._handler = handler
         self._peer = peer
         self._limits = limits
         self._bodies = bodies
+        self._methods = methods
         self._ended = False
         self._conn = h11.Connection(h11.SERVER, max_incomplete_event_size=limits.max_head)
         self._outlet = Outlet(stream, self._conn, peer, limits)
@@ -158,7 +170,7 @@ class _Server:
             name, value = raw_name.decode("ascii"), raw_value.decode("latin-1")
             headers[name] = f"{headers[name]}, {value}" if name in headers else value
         method = head.method.decode("ascii")
-        if method not in ("GET", "HEAD", "POST"):
+        if method != "POST" and method not in self._methods:
             raise self._refused("Expected the method GET or HEAD.", 405)
         has_body = "transfer-encoding" in headers or headers.get("content-length", "0") != "0"
         if method != "POST" and has_body:

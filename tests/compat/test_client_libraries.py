@@ -5,6 +5,7 @@ at will: tool calls, thoughts, errors of each kind, and an end in the middle.
 """
 
 import json
+from collections.abc import Iterator
 from typing import Any
 
 import ollama
@@ -55,8 +56,20 @@ def desk(script: Any = speak) -> PlainDesk:
     return PlainDesk(inference=ScriptedInference(models=models, script=script))
 
 
+_OPEN: list[openai.OpenAI] = []
+
+
+@pytest.fixture(autouse=True)
+def all_closed() -> Iterator[None]:
+    """Close the clients of a test: the garbage collector might take their sockets first."""
+    yield
+    while _OPEN:
+        _OPEN.pop().close()
+
+
 def sdk(doors: ModelDoors, key: str = "sk-none") -> openai.OpenAI:
-    return openai.OpenAI(base_url=f"{doors.url}/v1", api_key=key, max_retries=0)
+    _OPEN.append(openai.OpenAI(base_url=f"{doors.url}/v1", api_key=key, max_retries=0))
+    return _OPEN[-1]
 
 
 def calls(model: Served, call: Call) -> Script:

@@ -61,11 +61,14 @@ async def beside(work: Callable[[], None]) -> None:
 
 
 @pytest.mark.timeout(300)
-async def test_the_openai_sdk(tmp_path: Path) -> None:
-    """Models, chat, streaming, usage, JSON schema, responses, embeddings, errors, cancel."""
+async def test_existing_clients(tmp_path: Path) -> None:
+    """The SDKs of OpenAI and Ollama, and LangChain, each of them with both formats.
+
+    Models, chat, streaming, usage, JSON schema, responses, embeddings, errors, cancel.
+    """
     async with serving(tmp_path) as (node, publisher):
 
-        def work() -> None:
+        def with_openai() -> None:
             with openai.OpenAI(base_url=f"{node.status['http']}/v1", api_key="none") as client:
                 models = {one.id: one for one in client.models.list()}
                 assert set(models) == {*FORMATS, "alice/minilm"}
@@ -80,7 +83,22 @@ async def test_the_openai_sdk(tmp_path: Path) -> None:
                     _errors(client, model)
                     _cancel(client, model)
 
-        await beside(work)
+        def with_ollama_and_langchain() -> None:
+            with ollama.Client(host=node.status["http"]) as client:
+                names = {one.model for one in client.list().models}
+                assert {*FORMATS} <= {str(name).removesuffix(":latest") for name in names}
+                vectors = client.embed("alice/minilm", input=["one", "two"]).embeddings
+                assert [len(vector) for vector in vectors] == [384, 384]
+                with pytest.raises(ollama.ResponseError) as missing:
+                    client.chat("nobody", messages=_messages())
+                assert missing.value.status_code == 404
+                for model in FORMATS:
+                    _ollama(client, model)
+                    chat = _langchain(f"{node.status['http']}/v1", model)
+                chat.root_client.close()  # one for all that have the same URL
+
+        await beside(with_openai)
+        await beside(with_ollama_and_langchain)
 
 
 def _messages(text: str = QUESTION) -> Any:
@@ -198,28 +216,6 @@ def _cancel(client: openai.OpenAI, model: str) -> None:
         next(iter(stream))
         stream.close()
     _chat(client, model)
-
-
-@pytest.mark.timeout(300)
-async def test_ollamas_client_and_langchain(tmp_path: Path) -> None:
-    """Ollama's Python client lists, shows, chats, generates and embeds; LangChain chats."""
-    async with serving(tmp_path) as (node, _):
-
-        def work() -> None:
-            with ollama.Client(host=node.status["http"]) as client:
-                names = {one.model for one in client.list().models}
-                assert {*FORMATS} <= {str(name).removesuffix(":latest") for name in names}
-                vectors = client.embed("alice/minilm", input=["one", "two"]).embeddings
-                assert [len(vector) for vector in vectors] == [384, 384]
-                with pytest.raises(ollama.ResponseError) as missing:
-                    client.chat("nobody", messages=_messages())
-                assert missing.value.status_code == 404
-                for model in FORMATS:
-                    _ollama(client, model)
-                    chat = _langchain(f"{node.status['http']}/v1", model)
-                chat.root_client.close()  # one for all that have the same URL
-
-        await beside(work)
 
 
 def _ollama(client: ollama.Client, model: str) -> None:

@@ -8,6 +8,7 @@ import json
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from subprocess import DEVNULL, PIPE
 from typing import Any, Literal
@@ -75,8 +76,7 @@ async def test_what_llama_cpp_says_reaches_the_sdk(tmp_path: Path) -> None:
     """Chat, choices, odds, completions, responses, schema and errors of a real engine."""
     async with engine(tmp_path, "chat") as doors:
 
-        def work() -> None:
-            client = openai.OpenAI(base_url=f"{doors.url}/v1", api_key="none", max_retries=0)
+        def work(client: openai.OpenAI) -> None:
             create = client.chat.completions.create
             several = create(
                 model="alice/tiny",
@@ -136,7 +136,6 @@ async def test_what_llama_cpp_says_reaches_the_sdk(tmp_path: Path) -> None:
             with pytest.raises(openai.BadRequestError) as caught:
                 create(model="alice/tiny", messages=TALK, n=5)
             assert caught.value.code == "invalid_request"
-            client.close()
 
         def lines() -> None:
             with ollama.Client(doors.url) as client:
@@ -145,7 +144,8 @@ async def test_what_llama_cpp_says_reaches_the_sdk(tmp_path: Path) -> None:
                 assert said.done_reason == "length"
                 assert client.generate("alice/tiny", prompt="").done_reason == "load"
 
-        await in_thread(work)
+        with openai.OpenAI(base_url=f"{doors.url}/v1", api_key="none", max_retries=0) as client:
+            await in_thread(partial(work, client))
         await in_thread(lines)
         uses = await doors.desk.accounts.wait_recorded(9)
         assert uses[0].completion == 6  # llama.cpp tells of the first choice, each is counted
@@ -157,8 +157,7 @@ async def test_what_llama_cpp_embeds_reaches_the_sdk(tmp_path: Path) -> None:
     """Vectors in base64, as the SDK asks for, and in numbers; of texts and of tokens."""
     async with engine(tmp_path, "embeddings") as doors:
 
-        def work() -> None:
-            client = openai.OpenAI(base_url=f"{doors.url}/v1", api_key="none", max_retries=0)
+        def work(client: openai.OpenAI) -> None:
             create = client.embeddings.create
             packed = create(model="alice/tiny", input=["a cat", "a dog"])
             assert len(packed.data) == 2
@@ -166,8 +165,8 @@ async def test_what_llama_cpp_embeds_reaches_the_sdk(tmp_path: Path) -> None:
             plain = create(model="alice/tiny", input=["a cat"], encoding_format="float")
             assert plain.data[0].embedding == pytest.approx(packed.data[0].embedding, abs=1e-4)
             assert len(create(model="alice/tiny", input=[[1, 2], [3]]).data) == 2
-            client.close()
 
-        await in_thread(work)
+        with openai.OpenAI(base_url=f"{doors.url}/v1", api_key="none", max_retries=0) as client:
+            await in_thread(partial(work, client))
         answer = await doors.post("/api/embed", {"model": "alice/tiny", "input": "a cat"})
         assert len(json.loads(answer.content)["embeddings"][0]) == 576

@@ -81,9 +81,10 @@ async def attacker(tmp_path: Path, build: Callable[[Path], None]) -> Person:
 @pytest.mark.parametrize(
     ("build", "code", "said"),
     [
-        (many_tensors, 4, "tensors"),
-        (truncated, 4, "GGUF"),
-        (with_code, 5, "auto_map"),
+        # What is wrong with these is found, and faster, in test_gguf.py and test_weights.py.
+        pytest.param(many_tensors, 4, "tensors", marks=pytest.mark.long),
+        pytest.param(truncated, 4, "GGUF", marks=pytest.mark.long),
+        pytest.param(with_code, 5, "auto_map", marks=pytest.mark.long),
         (with_pickle, 5, "pickle"),
         (loops, 1, "within 6 s"),
         (doubles, 1, ""),

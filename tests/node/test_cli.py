@@ -183,7 +183,7 @@ PUBLISHED = {
 }  # fmt: skip
 STATUS = {
     "ok": True, "running": True, "peer": "12D3", "addresses": ["/ip4/127.0.0.1/tcp/1"],
-    "http": "http://127.0.0.1:5", "peers": 2,
+    "http": "http://127.0.0.1:5", "gateway": ["http://192.0.2.1:8080"], "peers": 2,
     "store": {"bytes": 5, "quota": None, "partial_bytes": 0, "files": 1}, "serving": ["allod:x"],
 }  # fmt: skip
 RELEASE = {
@@ -365,8 +365,17 @@ async def test_env_is_for_eval(door: Door) -> None:
     """`allod env` prints what a shell can evaluate."""
     code, out, _ = await ask("env")
     assert code == 0
-    done = await trio.run_process(["sh", "-c", f'{out}\necho "$IPFS_GATEWAY"'], capture_stdout=True)
-    assert done.stdout == b"http://127.0.0.1:5\n"
+    shown = 'echo "$IPFS_GATEWAY $HF_ENDPOINT"'
+    done = await trio.run_process(["sh", "-c", f"{out}\n{shown}"], capture_stdout=True)
+    assert done.stdout == b"http://127.0.0.1:5 http://127.0.0.1:5\n"
+
+
+async def test_env_keeps_tokens_of_the_hub_at_home(door: Door) -> None:
+    """With HF_ENDPOINT go the variables that keep the user's token for the Hub away from the node."""
+    _, out, _ = await ask("env", "--json")
+    found = json.loads(out)["env"]
+    assert found["HF_HUB_DISABLE_IMPLICIT_TOKEN"] == "1"
+    assert found["HF_HUB_DISABLE_TELEMETRY"] == "1"
 
 
 async def test_a_running_node_is_named_where_it_lags_behind(door: Door) -> None:

@@ -197,14 +197,13 @@ async def read_outline(cid: CID, size: int, store: Store, crew: Crew) -> Outline
     if cid.codec is Codec.RAW:
         return Outline.single(cid, size)
     outline = await store.outline(cid)
-    if outline is not None:
-        return outline
-    outline = await crew.ask(
-        f"the outline of {cid}",
-        f"/allod/v1/outline/{cid}",
-        max_outline(size),
-        lambda data: Outline.decode(cid, data),
-    )
+    if outline is None:
+        outline = await crew.ask(
+            f"the outline of {cid}",
+            f"/allod/v1/outline/{cid}",
+            max_outline(size),
+            lambda data: Outline.decode(cid, data),
+        )
     if outline.size != size:  # no fault of the source: the CID binds what it sent
         raise VerificationFailed(
             f"The manifest says that {cid} has {size} bytes, but it has {outline.size}.",

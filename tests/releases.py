@@ -2,8 +2,9 @@
 
 import json
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -69,17 +70,20 @@ async def publish_into(
     lineage: Sequence[Mapping[str, Any]] = (),
     consent: Mapping[str, Any] | None = None,
     web_seeds: Sequence[str] = (),
+    stated: Collection[str] = (),
 ) -> Published:
     """Publish a folder into a store, for a publisher that goes on from what the store knows of it.
 
-    ``signer`` signs in the place of the publisher's key.
+    ``signer`` signs in the place of the publisher's key. ``stated``: paths of files of which the
+    manifest states the SHA-256.
     """
     publisher = by or Publisher()
     publisher.metadata = await store.publishers.get(publisher.id) or publisher.metadata
     files = [(file.file, file.path) for file in walk_folder(folder)]
     added = await store.add_many(files, profile)
+    sums = {path: sha256(file.read_bytes()).hexdigest() for file, path in files if path in stated}
     entries = [
-        FileEntry(path, one.size, one.outline.root, one.outline.dag_size)
+        FileEntry(path, one.size, one.outline.root, one.outline.dag_size, sums.get(path))
         for (_, path), one in zip(files, added, strict=True)
     ]
     built = build_manifest(

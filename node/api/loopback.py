@@ -156,6 +156,7 @@ def loopback_app(routes: Sequence[BaseRoute], *, origins: Sequence[str] = ()) ->
     Pages of ``origins`` may use the doors for models: https://chat.example.org.
     """
     app = Starlette(routes=routes, exception_handlers={HTTPException: _plain_error})
+    app.router.redirect_slashes = False  # no client of ours follows them
     return Guard(app, Origins(origins))
 
 

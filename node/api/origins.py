@@ -13,6 +13,9 @@ from starlette.responses import Response
 PATHS: Final = ("/v1/", "/api/")
 """Where the doors for models are."""
 
+NOT_PATHS: Final = ("/api/models", "/api/datasets")
+"""What clients of the Hub ask: it tells what is held, and is for programs of this machine."""
+
 METHODS: Final = "GET, HEAD, POST, OPTIONS"
 
 EXPOSED: Final = (
@@ -37,7 +40,8 @@ class Origins:
 
     def allows(self, origin: str, path: str) -> bool:
         """Say whether a page of that origin may ask that path."""
-        return origin.lower() in self._origins and path.startswith(PATHS)
+        known = origin.lower() in self._origins
+        return known and path.startswith(PATHS) and not path.startswith(NOT_PATHS)
 
     @staticmethod
     def preflight(origin: str, asked: str, private: bool) -> Response:

@@ -8,36 +8,49 @@ that begins with /control does. An error is the JSON object of the control API.
 
 import hmac
 import json
+from functools import partial
 
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
+from starlette.types import Receive, Scope, Send
 
 from node.api.loopback import refusal
-from node.api.streamed import status_of, streamed
+from node.api.streamed import status_of, streamed, while_connected
 from node.messages import Failure
 from node.reading import Reader
 from p2p.errors import AllodError
+from p2p.manifest import FileEntry
 from p2p.references import MAX_PEERS
 
-MAX_PATH = 4096  # characters; a release's paths are shorter
 
+class _Read:
+    """The ASGI endpoint."""
 
-def read_routes(reader: Reader, token: str) -> list[BaseRoute]:
-    """Return the route of this door, for ``loopback_app``."""
+    def __init__(self, reader: Reader, token: str) -> None:
+        self._reader = reader
+        self._token = token
 
-    async def read(request: Request) -> Response:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await while_connected(receive, send, partial(self._respond, scope, receive))
+
+    async def _respond(self, scope: Scope, receive: Receive, send: Send) -> None:
+        response = await self._answer(Request(scope))
+        await response(scope, receive, send)
+
+    async def _answer(self, request: Request) -> Response:
         scheme, _, given = request.headers.get("authorization", "").partition(" ")
         if scheme.lower() != "bearer" or not hmac.compare_digest(
-            given.strip().encode(), token.encode()
+            given.strip().encode(), self._token.encode()
         ):
             wanted = "This door wants the node's control token as a bearer token."
             return refusal(401, "REFUSED", wanted, www_authenticate="Bearer")
         query = request.query_params
         peers = query.getlist("peer")[:MAX_PEERS]
+        entry: FileEntry | None = None
         try:
-            opened = await reader.open(query.get("ref", ""), peers=peers)
-            entry = opened.entry(query.get("path", "")[:MAX_PATH])
+            opened = await self._reader.open(query.get("ref", ""), peers=peers)
+            entry = opened.entry(query.get("path", ""))
             headers = {
                 "etag": f'"{entry.cid}"',
                 "cache-control": "no-store",
@@ -45,8 +58,13 @@ def read_routes(reader: Reader, token: str) -> list[BaseRoute]:
             }
             return await streamed(opened, entry, request.headers.get("range"), headers)
         except AllodError as exc:
-            failure = Failure.of(exc)
-            body = json.dumps(failure.json()) + "\n"
-            return Response(body, status_of(exc), media_type="application/json")
+            status = status_of(exc)
+            if status == 416 and entry is not None:
+                return refusal(416, "USAGE", exc.message, content_range=f"bytes */{entry.size}")
+            body = json.dumps(Failure.of(exc).json()) + "\n"
+            return Response(body, status, media_type="application/json")
 
-    return [Route("/control/v1/read", read, methods=["GET"])]
+
+def read_routes(reader: Reader, token: str) -> list[BaseRoute]:
+    """Return the route of this door, for ``loopback_app``."""
+    return [Route("/control/v1/read", _Read(reader, token), methods=["GET"])]

@@ -8,13 +8,13 @@ Knows Starlette and ``node.reading``.
 """
 
 import logging
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import aclosing
 from typing import Final
 
 import trio
 from starlette.responses import Response
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
 from node.reading import OpenRelease
 from p2p.errors import (
@@ -58,25 +58,40 @@ class Streamed(Response):
         self._body = body
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send it; a client that hangs up ends the reading."""
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(_hang_up, receive, nursery.cancel_scope)
+        """Send it; an error in its middle leaves it without an end."""
+        async with aclosing(self._body) as pieces:
             start = {"type": "http.response.start", "status": self.status_code}
             await send(start | {"headers": self.raw_headers})
             try:
-                async with aclosing(self._body) as pieces:
-                    async for piece in pieces:
-                        await send({"type": "http.response.body", "body": piece, "more_body": True})
-                await send({"type": "http.response.body", "body": b"", "more_body": False})
+                async for piece in pieces:
+                    await send({"type": "http.response.body", "body": piece, "more_body": True})
             except AllodError as exc:  # without its end the server closes the connection
                 log.warning("an answer was cut off: %s", exc.message)
-            nursery.cancel_scope.cancel()
+            else:
+                await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
-async def _hang_up(receive: Receive, scope: trio.CancelScope) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass
-    scope.cancel()
+async def while_connected(
+    receive: Receive, send: Send, answer: Callable[[Send], Awaitable[None]]
+) -> None:
+    """Answer a request that has no body; a client that hangs up ends the work for it."""
+    watch = trio.CancelScope()
+    async with trio.open_nursery() as nursery:
+
+        async def hang_up() -> None:
+            with watch:
+                while (await receive())["type"] != "http.disconnect":
+                    pass
+                nursery.cancel_scope.cancel()
+
+        async def send_on(message: Message) -> None:
+            if message["type"] == "http.response.body" and not message.get("more_body", False):
+                watch.cancel()  # the server says "disconnect" of a whole answer too
+            await send(message)
+
+        nursery.start_soon(hang_up)
+        await answer(send_on)
+        watch.cancel()
 
 
 async def streamed(
@@ -96,7 +111,6 @@ async def streamed(
     if wanted is not None:
         answer["content-range"] = content_range(start, stop, entry.size)
     status = 200 if wanted is None else 206
-    await opened.check(entry)
     pieces = opened.read(entry, start, stop)
     try:
         first = await anext(pieces, b"")

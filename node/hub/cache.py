@@ -24,7 +24,7 @@ from typing import Any, Final, Protocol
 
 from node.export import make_place
 from node.gate import Gate
-from node.hub.origin import commit_of, is_large, origin_of
+from node.hub.origin import SHORT, commit_of, is_large, origin_of
 from node.messages import FetchParams, Note, Progress, Report
 from node.naming import NamingNode
 from node.store import durable
@@ -36,8 +36,6 @@ from p2p.references import SCHEME, parse_reference
 Json = dict[str, Any]
 
 MAIN: Final = "main"
-SHORT: Final = 16
-"""Characters of a publisher's id, its last ones, for a publisher whom nobody here gave a name."""
 
 # What huggingface_hub's validate_repo_id lets pass.
 _ID: Final = re.compile(r"(?:\b[\w.-]+\b/)?\b[\w.-]{1,96}\b", re.ASCII)

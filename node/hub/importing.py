@@ -35,10 +35,12 @@ from p2p.errors import (
     AllodError,
     DiskFull,
     NetworkError,
+    NoSources,
     NotFound,
     UsageError,
     culprit,
 )
+from p2p.web import read_base
 
 Json = dict[str, Any]
 T = TypeVar("T")
@@ -99,7 +101,7 @@ async def import_repository(params: ImportParams, node: PublishNode, report: Rep
     except UsageError as exc:  # a stranger's card cannot be mended here
         hint = "Leave it out with --exclude README.md, and say the licence with --license."
         raise UsageError(exc.message, next=hint) from exc
-    seeds = (haul.origin.url(hub.endpoint),) if hub.endpoint.startswith("https://") else ()
+    seeds = _seeds(haul, hub.endpoint)
     stock = Stock(
         files,
         lineage=[{"role": ROLE, "uri": haul.origin.uri}],
@@ -138,6 +140,19 @@ def _terms(
         offline=params.offline,
         croissant=False,  # the files are the Hub's, and no others
     )
+
+
+def _seeds(haul: _Haul, endpoint: str) -> tuple[str, ...]:
+    """Return the folder at the Hub as a web seed; none where it is no address for everybody.
+
+    One with a password in it stays here: what is published is signed, and read for ever.
+    """
+    url = haul.origin.url(endpoint)
+    try:
+        read_base(url)
+    except NoSources:
+        return ()
+    return (url,)
 
 
 # --- 1 and 2: what there is, and what of it is wanted ---------------------------------------------

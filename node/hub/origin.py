@@ -16,11 +16,14 @@ from urllib.parse import quote
 
 from p2p.cid import CID
 from p2p.manifest import FileEntry, Kind, Manifest
+from p2p.terms import ORIGIN, is_origin
 
-ROLE: Final = "origin"
+ROLE: Final = ORIGIN
 """The role of the lineage entry that says from where a release was imported."""
 HUB: Final = "https://huggingface.co"
 """The Hub; another server with its API may stand in its place."""
+SHORT: Final = 16
+"""Characters of a publisher's id, its last ones, for a publisher whom nobody here gave a name."""
 MAX_REGULAR: Final = 10 << 20
 """Bytes from which on the Hub keeps any file as a large one."""
 
@@ -74,7 +77,7 @@ def parse_origin(uri: str) -> Origin | None:
 def origin_of(manifest: Manifest) -> Origin | None:
     """Return what a release says it was imported from; its publisher's word, nothing more."""
     for parent in manifest.lineage:
-        if parent.get("role") == ROLE:
+        if is_origin(parent):
             origin = parse_origin(str(parent.get("uri", "")))
             if origin is not None and origin.kind == manifest.kind:
                 return origin

@@ -5,8 +5,9 @@
 1. a release of Allod's: ``org`` is a publisher of this machine, or a petname of its policy;
 2. a release that is held here and was imported from that repository at the Hub;
 3. a release that a publisher whom the owner knows by name lists as ``org--repo``, which is what
-   ``allod import`` calls one.
+   ``allod import`` calls one, and says to be imported from there.
 
+A publisher without a name is called by its id, or, where something of it is held, by the end of it.
 A revision is ``main``, a commit, a version, or a manifest's CID.
 """
 
@@ -16,12 +17,21 @@ from typing import TYPE_CHECKING, Final
 
 import trio
 
-from node.hub.origin import COMMIT, REPO, Origin, commit_of, mirror_name, origin_of, own_commit
+from node.hub.origin import (
+    COMMIT,
+    REPO,
+    SHORT,
+    Origin,
+    commit_of,
+    mirror_name,
+    origin_of,
+    own_commit,
+)
 from node.naming import own_names, taken_back
 from node.reading import OpenRelease, Reader
 from p2p.cid import CID
-from p2p.errors import NetworkError, NotFound, UsageError
-from p2p.manifest import Kind, parse_manifest
+from p2p.errors import NetworkError, NotFound, Refused, UsageError
+from p2p.manifest import NAME, Kind, Manifest, parse_manifest
 from p2p.naming import Named
 from p2p.references import PETNAME, publisher_cid
 
@@ -85,10 +95,13 @@ class Repositories:
                 continue
             except Missing as exc:
                 missing = missing or exc
-            except NetworkError as exc:
-                trouble = exc
+            except (NetworkError, Refused) as exc:
+                if place.meant and isinstance(exc, Refused):
+                    raise  # and nobody else's takes its place
+                trouble = trouble or exc
             else:
-                if opened.manifest.kind == kind:
+                manifest = opened.manifest
+                if manifest.kind == kind and (place.meant or _is_from(manifest, repo)):
                     return opened
         error = missing or trouble
         raise error or Missing("RepoNotFound", f"Nobody whom this node has a name for has {repo}.")
@@ -107,19 +120,25 @@ class Repositories:
         words = text.lower().split()
         found: dict[str, Listed] = {}
 
-        def see(one: Listed) -> None:
-            repo = one.repo.lower()
-            mine = not author or repo.partition("/")[0] == author.lower()
-            if mine and all(word in repo for word in words):
-                found.setdefault(one.repo, one)
+        def see(repo: str, one: Named) -> None:
+            if one.kind != kind or one.status is not None or "--" in repo:  # no id at the Hub
+                return
+            id = repo.lower()
+            mine = not author or id.partition("/")[0] == author.lower()
+            if mine and all(word in id for word in words):
+                found.setdefault(repo, _listed(repo, one))
 
-        for called, publisher in self._named().items():
-            entries = await self._entries(publisher) or ()
-            for one in sorted(entries, key=lambda one: -one.sequence):
-                if one.kind == kind and one.status is None:
-                    mirrored = COMMIT.fullmatch(one.version) and "--" in one.name
-                    repo = one.name.replace("--", "/", 1) if mirrored else f"{called}/{one.name}"
-                    see(_listed(repo, one))
+        named = await trio.to_thread.run_sync(self._named)
+        for called, publisher in named.items():
+            for one in await self._newest(publisher):
+                mirrored = COMMIT.fullmatch(one.version) and "--" in one.name
+                see(one.name.replace("--", "/", 1) if mirrored else f"{called}/{one.name}", one)
+        held = {release.manifest_cid: release for release in await self._node.store.releases()}
+        publishers = {release.publisher for release in held.values()}
+        for publisher in sorted(publishers.difference(named.values())):
+            for one in await self._newest(publisher):
+                if one.manifest in held:
+                    see(f"{publisher[-SHORT:]}/{one.name}", one)
         return sorted(found.values(), key=lambda one: one.date, reverse=True)[:limit]
 
     # -- places
@@ -138,6 +157,8 @@ class Repositories:
             found.append(Place(owner, name, meant=True))
         known = frozenset(named.values())  # a stranger's word on where it comes from is none
         for release in await self._node.store.releases():
+            if owner and owner == release.publisher[-SHORT:] and name == release.name:
+                found.append(Place(release.publisher, name, meant=True))
             imported = release.kind == kind and COMMIT.fullmatch(release.version)
             if imported and release.publisher in known:
                 origin = await self._origin(release)
@@ -162,6 +183,8 @@ class Repositories:
 
     async def _open(self, place: Place, revision: str) -> OpenRelease:
         """Return the revision at a place; NotFound for no repository, Missing for no revision."""
+        if NAME.fullmatch(place.name) is None:
+            raise NotFound(f"No release is called {place.name[:100]}.")
         whole = f"{place.publisher}/{place.name}"
         entries = await self._entries(place.publisher)
         listed = [one for one in entries or () if one.name == place.name]
@@ -180,12 +203,21 @@ class Repositories:
             raise taken_back(found.path, found.status)
         return await self._reader.open(f"{whole}@{found.manifest}")
 
+    async def _newest(self, publisher: str) -> list[Named]:
+        """Return what a publisher lists, as far as it is known here, the newest first."""
+        return sorted(await self._entries(publisher) or (), key=lambda one: -one.sequence)
+
     async def _entries(self, publisher: str) -> Sequence[Named] | None:
         """Return what a publisher lists, as far as it is known here."""
         names = await own_names(publisher, self._node)
         if names is None:
             names = await self._node.store.publishers.names(publisher)
         return names.entries if names is not None else None
+
+
+def _is_from(manifest: Manifest, repo: str) -> bool:
+    origin = origin_of(manifest)
+    return origin is not None and origin.repo == repo
 
 
 def _find(listed: Sequence[Named], revision: str) -> Named | None:

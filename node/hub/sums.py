@@ -5,6 +5,7 @@ have been said: by the manifest, or by the publisher's ``model.sig``. What nobod
 and the file's CID stands in its place until it is here.
 """
 
+import hashlib
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Final
@@ -21,9 +22,15 @@ from p2p.manifest import FileEntry
 MAX_SUMS: Final = 32
 """Releases of which the ``model.sig`` is kept as it was read."""
 AT_ONCE: Final = 256 << 20
-"""Bytes of files that are hashed while a client waits, a quarter of a second; others later."""
-POINTER: Final = 135
-"""Bytes of a pointer file of Git LFS, which stands in git for a large file."""
+"""Bytes of large files that are hashed while a client waits, a quarter of a second; else later."""
+SMALL_WITHIN: Final = 3.0
+"""Seconds in which small files are hashed while a client waits; the next question goes on."""
+BATCH: Final = 64
+"""Small files that are hashed at once."""
+
+# Nothing of an empty file is ever brought here, and there is nothing to find out.
+_EMPTY_GIT: Final = "e69de29bb2d1d6434b8b29ae775ad8c2e48c5391"
+_EMPTY_SHA256: Final = hashlib.sha256().hexdigest()
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,17 +57,10 @@ class Sums:
 
     async def of(self, opened: OpenRelease, entries: Collection[FileEntry]) -> dict[str, Sum]:
         """Return the sums of these files, by their paths."""
-        manifest = opened.manifest
-        large = [entry for entry in entries if is_large(manifest, entry)]
+        large = [entry for entry in entries if is_large(opened.manifest, entry)]
         paths = {entry.path for entry in large}
-        small = [entry for entry in entries if entry.path not in paths]
-        found: dict[str, str] = {}
-        if large:
-            found = await self._large(opened, large)
-        here = await self._store.git_sha1(
-            await self._store.has_many({entry.cid for entry in small})
-        )
-        found |= {entry.path: here[entry.cid] for entry in small if entry.cid in here}
+        found = await self._large(opened, large) if large else {}
+        found |= await self._small([entry for entry in entries if entry.path not in paths])
         return {
             entry.path: Sum(entry.path in paths, found[entry.path])
             if entry.path in found
@@ -68,27 +68,38 @@ class Sums:
             for entry in entries
         }
 
+    async def _small(self, entries: Collection[FileEntry]) -> dict[str, str]:
+        empty = {entry.path: _EMPTY_GIT for entry in entries if not entry.size}
+        here = sorted(await self._store.has_many({entry.cid for entry in entries}), key=str)
+        found: dict[CID, str] = {}
+        with trio.move_on_after(SMALL_WITHIN):
+            for at in range(0, len(here), BATCH):
+                found |= await self._store.git_sha1(here[at : at + BATCH])
+        return {entry.path: found[entry.cid] for entry in entries if entry.cid in found} | empty
+
     async def _large(self, opened: OpenRelease, entries: Collection[FileEntry]) -> dict[str, str]:
+        known = await self._store.known_sha256([entry.cid for entry in entries])
         signed = await self._said(opened)
         said = {
-            entry.path: entry.sha256 or signed[entry.path]
+            entry.cid: entry.sha256 or signed[entry.path]
             for entry in entries
             if entry.sha256 is not None or entry.path in signed
         }
-        rest = [entry for entry in entries if entry.path not in said]
-        known = await self._store.known_sha256([entry.cid for entry in rest])
-        missing = [entry for entry in rest if entry.cid not in known]
-        here = await self._store.has_many({entry.cid for entry in missing})
+        said |= {entry.cid: _EMPTY_SHA256 for entry in entries if not entry.size}
+        rest = [entry for entry in entries if entry.cid not in known and entry.cid not in said]
+        here = await self._store.has_many({entry.cid for entry in rest})
         now, size = [], 0
-        for entry in missing:
+        for entry in rest:
+            if entry.cid not in here or entry.cid in self._later:
+                continue
             size += entry.size
-            if entry.cid in here and size <= AT_ONCE:
+            if size <= AT_ONCE:
                 now.append(entry.cid)
-            elif entry.cid in here and entry.cid not in self._later:
+            else:
                 self._later.add(entry.cid)
                 self._nursery.start_soon(self._hash, entry.cid)
-        known |= await self._store.sha256(now)
-        return said | {entry.path: known[entry.cid] for entry in rest if entry.cid in known}
+        found = said | known | await self._store.sha256(now)
+        return {entry.path: found[entry.cid] for entry in entries if entry.cid in found}
 
     async def _hash(self, cid: CID) -> None:
         try:

@@ -93,12 +93,15 @@ class Hub:
             commit = _text(info.sha, COMMIT, "commit")
             closed = bool(getattr(info, "private", False) or getattr(info, "gated", False))
             files: list[HubFile] = []
+            folders = 0
             for entry in self._api.list_repo_tree(
                 named.repo, recursive=True, revision=commit, repo_type=named.kind
             ):
                 if hasattr(entry, "blob_id"):  # else it is a folder
                     files.append(_listed(entry))
-                if len(files) > MAX_FILES:
+                else:
+                    folders += 1
+                if max(len(files), folders) > MAX_FILES:
                     raise UsageError(f"{named} has more than the {MAX_FILES} files of a release.")
         return Snapshot(commit, tuple(sorted(files, key=lambda file: file.path)), closed)
 

@@ -1,11 +1,13 @@
 """An open release: who may read which of its files, and their bytes as they come."""
 
-from collections.abc import AsyncGenerator, Sequence
-from contextlib import ExitStack, aclosing
+import logging
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import ExitStack, aclosing, asynccontextmanager
 from typing import TYPE_CHECKING, Final
 
 import trio
 
+from node.crew import Crew
 from node.gate import Asked
 from node.reading.pull import Pull
 from node.reading.scouts import Scouts, hear
@@ -13,44 +15,46 @@ from node.store import Held, durable
 from node.upkeep import release_keys
 from node.webseeds import seeds_of
 from p2p.cid import CID
-from p2p.errors import NotFound, StoreError
+from p2p.dag import Outline
+from p2p.errors import AllodError, NotFound, StoreError, VerificationFailed
 from p2p.manifest import FileEntry, Manifest
 
 if TYPE_CHECKING:
     from node.fetch import FetchNode
 
+log = logging.getLogger(__name__)
+
 PIECE: Final = 1 << 20
 """Bytes of a file that are read, and handed on, at once."""
+TRIES: Final = 3
+"""How often in a row a file may have moved when it is read: a commit moves it once."""
 
 
 class OpenRelease:
     """A release whose statement was verified and that the policy lets in.
 
-    ``warnings``: what a person should hear of it. Made by ``Reader.open``.
+    ``warnings``: what a person should hear of it, by how it was last asked for. Made by
+    ``Reader.open``.
     """
 
     def __init__(
         self,
         manifest: Manifest,
         bundles: tuple[bytes, ...],
-        asked: Asked,
         node: "FetchNode",
         scouts: Scouts,
         nursery: trio.Nursery,
-        *,
-        warnings: Sequence[str] = (),
     ) -> None:
         self.manifest = manifest
         self.bundles = bundles
-        self.warnings = tuple(warnings)
-        self._asked = asked
+        self.warnings: Sequence[str] = ()
         self._node = node
         self._scouts = scouts
         self._nursery = nursery
         self._entries = {entry.path: entry for entry in manifest.files}
         self._pulls: dict[CID, Pull] = {}
         self._change: trio.Event | None = None
-        self._let_in: set[str] = set()
+        self._let_in: set[tuple[str, Asked]] = set()
         self._looked: set[CID] = set()
         self._announced = False
 
@@ -59,23 +63,30 @@ class OpenRelease:
         """Whether anything is on its way here."""
         return bool(self._pulls)
 
-    async def admit(self) -> None:
-        """Raise Refused, or Untrusted, where the policy does not let the release in any more."""
-        await self._judge("", ())
+    def hint(self, peers: Sequence[str]) -> None:
+        """Have these asked first, by their multiaddrs; UsageError."""
+        self._scouts.hint(peers)
+
+    async def admit(self, asked: Asked) -> None:
+        """Raise Refused, or Untrusted, where the policy does not let the release in any more.
+
+        ``asked``: how it came to be wanted this time; of a file that is not asked again.
+        """
+        await self._judge("", (), asked)
 
     async def check(self, entry: FileEntry) -> None:
         """Raise Refused, or Untrusted, for a file that the policy does not let in."""
-        await self._judge(entry.path, (entry,))
+        await self._judge(entry.path, (entry,), Asked())
 
-    async def _judge(self, path: str, chosen: Sequence[FileEntry]) -> None:
+    async def _judge(self, path: str, chosen: Sequence[FileEntry], asked: Asked) -> None:
         gate = self._node.gate
         change = gate.next_change()
         if change is not self._change:
             self._change, self._let_in = change, set()
-        if path not in self._let_in:
-            await gate.admit(self.manifest, self.bundles, self._asked, chosen=chosen)
+        if (path, asked) not in self._let_in:
+            await gate.admit(self.manifest, self.bundles, asked, chosen=chosen)
             if change is self._change:
-                self._let_in.add(path)
+                self._let_in.add((path, asked))
 
     def entry(self, path: str) -> FileEntry:
         """Return the file at a path; NotFound."""
@@ -96,7 +107,18 @@ class OpenRelease:
         if not await self._node.store.has(entry.cid):
             return None
         await self._look_into(entry)
-        return await self._node.store.held(entry.cid)
+        return await self._held(entry)
+
+    async def _held(self, entry: FileEntry) -> Held | None:
+        """Return what is here of a file; VerificationFailed where the manifest lies of its size."""
+        held = await self._node.store.held(entry.cid)
+        if held is not None and held.size != entry.size:
+            raise VerificationFailed(
+                f"The manifest says that {entry.path} has {entry.size} bytes, but {entry.cid} has "
+                f"{held.size}.",
+                next="Tell the publisher: nobody can have this file.",
+            )
+        return held
 
     async def read(self, entry: FileEntry, start: int, stop: int) -> AsyncGenerator[bytes, None]:
         """Yield the bytes ``start <= i < stop`` of a file, verified, in order, as they come.
@@ -105,28 +127,33 @@ class OpenRelease:
         one that is not what its name says. The network's errors, and the store's, for what nobody
         has and what does not fit.
         """
-        await self.check(entry)
         store, at = self._node.store, start
         with store.using(entry.cid), ExitStack() as stack:
             pull: Pull | None = None
+            joined, tries = at, 0
             while at < stop:
+                await self.check(entry)  # what is denied meanwhile comes to an end
                 growth, changed = store.growth(entry.cid), pull.changed if pull else None
-                held = await store.held(entry.cid)
+                held = await self._held(entry)
                 ready = _ready(held, at, stop)
                 if ready == entry.size and not await self._may_end(entry, pull, held):
                     ready = max(at, ready - 1)  # so that nobody takes it for complete
                 if held is not None and ready > at:
+                    before = at
                     async with aclosing(_pieces(held, at, ready)) as pieces:
                         async for piece in pieces:
                             yield piece
                             at += len(piece)
+                    tries = 0 if at > before else tries + 1
+                    if tries > TRIES:
+                        raise StoreError(f"{held.path} is not what the store made of it.")
                 elif pull is None or pull.ended:
-                    if pull is not None and pull.error is not None:
+                    # What it failed at may be what others asked for: who got on tries anew.
+                    if pull is not None and pull.error is not None and at == joined:
                         raise pull.error
-                    pull = self._pull(entry)
+                    pull, joined = self._pull(entry), at
                     stack.enter_context(pull.reading())
                 else:
-                    self._scouts.crew()  # it is still needed
                     assert changed is not None
                     pull.ask(at, stop)
                     await _wait_any(growth, changed)
@@ -157,8 +184,9 @@ class OpenRelease:
         """Return the pull of a file, begun if there is none."""
         pull = self._pulls.get(entry.cid)
         if pull is None or pull.ended:
-            node, crew = self._node, self._scouts.crew()
-            pull = Pull(self.manifest.cid, entry, node.store, node.claims, crew, hear)
+            node = self._node
+            node.network()  # NetworkError now and not later
+            pull = Pull(self.manifest.cid, entry, node.store, node.claims, self._at_work, hear)
             self._pulls[entry.cid] = pull
             self._nursery.start_soon(self._attend, pull)
             if not self._announced:  # from now on others can take from here what has come
@@ -167,16 +195,25 @@ class OpenRelease:
         return pull
 
     async def _attend(self, pull: Pull) -> None:
-        node, crew = self._node, self._scouts.crew()
-        crew.seeds = seeds_of(self.manifest, await node.gate.policy(), crew.network, hear)
-        with node.store.using(self.manifest.cid):
+        with self._node.store.using(self.manifest.cid):
             try:
                 await pull.run()
             finally:
                 if self._pulls.get(pull.entry.cid) is pull:
                     del self._pulls[pull.entry.cid]
             if pull.error is None and not self._pulls:
-                await self._note_complete()
+                try:
+                    await self._note_complete()
+                except AllodError as exc:  # nobody waits for it, and the next pull tries anew
+                    log.warning("%s is not recorded: %s", self.manifest.name, exc.message)
+
+    @asynccontextmanager
+    async def _at_work(self) -> AsyncIterator[Crew]:
+        """Give the crew, with the web seeds that the policy lets be asked today."""
+        with self._scouts.at_work() as crew:
+            policy = await self._node.gate.policy()
+            crew.seeds = seeds_of(self.manifest, policy, crew.network, hear)
+            yield crew
 
     async def _note_complete(self) -> None:
         """Record that all files are here, once they are."""
@@ -184,7 +221,10 @@ class OpenRelease:
         release = await store.release(manifest.cid)
         if release is None or release.complete:
             return
-        if {entry.cid for entry in manifest.files} <= await self.held():
+        missing = {entry.cid for entry in manifest.files} - await self.held()
+        empty = missing & {entry.cid for entry in manifest.files if not entry.size}
+        if missing == empty:  # of no bytes nobody reads any
+            await store.put_many([(Outline.single(cid, 0), b"") for cid in empty])
             await store.record(manifest, self.bundles, pin=release.pinned, complete=True)
             self._node.network().announce(release_keys(manifest))
 

@@ -6,12 +6,14 @@ asked for again, but where a short range would have to wait for a long one that 
 leaves are here the file is one of the store's.
 
 Where a fetch already works on the file, the pull waits until that is done; its readers need not,
-for they see what the store has of an unfinished file, whoever puts it together.
+for they see what the store has of an unfinished file, whoever puts it together. A file of one leaf
+is brought all the same: it is no unfinished file, and nobody else may come to it for hours. For the
+others' sake a pull ends when nothing is asked of it, whether its readers read or not.
 """
 
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractAsyncContextManager, contextmanager
 
 import trio
 
@@ -23,18 +25,20 @@ from node.statement import read_outline
 from node.store import Partial, Store
 from node.transfer import Transfer
 from p2p.cid import CID
+from p2p.dag import Outline
 from p2p.errors import AllodError, culprit
 from p2p.manifest import FileEntry
 from p2p.ranges import RangeSet
 
 SHORT = 8 << 20  # bytes of a range that never waits behind a longer one
-LINGER = 20.0  # seconds that a pull goes on when nobody reads: a client may come back for the rest
+LINGER = 20.0  # seconds that a pull goes on when nobody reads or asks: a client may come back
 
 
 class Pull:
     """A file of ``release`` that is read; ``run`` brings what is asked for until it is cancelled.
 
-    ``error`` is why it ended, if it did not end well.
+    ``crew`` gives those whom it comes from while it is brought. ``error`` is why it ended, if it
+    did not end well.
     """
 
     def __init__(
@@ -43,7 +47,7 @@ class Pull:
         entry: FileEntry,
         store: Store,
         claims: Claims,
-        crew: Crew,
+        crew: Callable[[], AbstractAsyncContextManager[Crew]],
         report: Report,
     ) -> None:
         self.entry = entry
@@ -103,12 +107,13 @@ class Pull:
     # -- the work
 
     async def run(self) -> None:
-        """Bring what is asked for, until the file is whole or long nobody reads it.
+        """Bring what is asked for, until the file is whole or long nobody asks for more.
 
         What goes wrong is its readers' to raise: ``error``.
         """
         try:
-            await self._run()
+            async with self._crew() as crew:
+                await self._run(crew)
         except AllodError as exc:
             self.error = exc
         except BaseExceptionGroup as group:
@@ -120,9 +125,12 @@ class Pull:
             self.ended = True
             self._change()
 
-    async def _run(self) -> None:
+    async def _run(self, crew: Crew) -> None:
         entry = self.entry
-        outline = await read_outline(entry.cid, entry.size, self._store, self._crew)
+        outline = await read_outline(entry.cid, entry.size, self._store, crew)
+        if len(outline) == 1:
+            await self._bring_leaf(outline, crew)
+            return
         async with self._claims.hold([entry.cid]):
             if await self._store.has(entry.cid):
                 return  # a fetch brought it meanwhile
@@ -130,19 +138,31 @@ class Pull:
                 partial = await assembly.partial(0)
                 await partial.reuse()
                 async with trio.open_nursery() as nursery:
-                    await self._bring(partial, assembly, nursery)
+                    await self._bring(partial, assembly, crew, nursery)
                     nursery.cancel_scope.cancel()
                 if not partial.missing:
                     await partial.commit()
 
-    async def _bring(self, partial: Partial, assembly: Assembly, nursery: trio.Nursery) -> None:
+    async def _bring_leaf(self, outline: Outline, crew: Crew) -> None:
+        """Bring a file of one leaf: whole, or not at all."""
+        async with Assembly(self._store, [Wanted(self.entry.path, outline)]) as assembly:
+            missing = [await assembly.survey(0)]
+            await Transfer(self._release, assembly, missing, crew, self._report).run()
+            await assembly.finish_all()
+
+    async def _bring(
+        self, partial: Partial, assembly: Assembly, crew: Crew, nursery: trio.Nursery
+    ) -> None:
         """Begin a transfer for each range that is asked for; return when there is no more to do."""
         outline = partial.outline
         coming = RangeSet()  # leaves
+        running = 0
 
         async def transfer(leaves: RangeSet) -> None:
-            crew, report = self._crew, self._report
-            await Transfer(self._release, assembly, [leaves], crew, report, origin=0).run()
+            nonlocal running
+            release, report = self._release, self._report
+            await Transfer(release, assembly, [leaves], crew, report, origin=0).run()
+            running -= 1
             self._change()
 
         while partial.missing:
@@ -156,8 +176,10 @@ class Pull:
                     wanted = wanted.subtract(coming)
                 if wanted:
                     coming.update(wanted)
+                    running += 1
                     nursery.start_soon(transfer, wanted)
-            with trio.move_on_after(math.inf if self._readers else LINGER) as patience:
+            needed = running and self._readers
+            with trio.move_on_after(math.inf if needed else LINGER) as patience:
                 await changed.wait()
             if patience.cancelled_caught:
                 return

@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Final
 import trio
 
 from node.gate import Asked
-from node.naming import own_names, resolve, whose
+from node.naming import Resolved, own_names, resolve, whose
 from node.reading.opened import OpenRelease
 from node.reading.scouts import Scouts, hear
 from node.statement import read_statement
 from p2p.cid import CID
-from p2p.errors import NotFound
+from p2p.errors import NetworkError, NotFound
 from p2p.manifest import Manifest, parse_manifest
 from p2p.references import Reference, parse_reference, publisher_cid
 
@@ -52,7 +52,7 @@ class Reader:
         self._node = node
         self._open: dict[CID, OpenRelease] = {}  # the last used is the last
         self._opening: dict[CID, trio.Lock] = {}
-        self._answers: dict[str, tuple[float, _Meaning]] = {}
+        self._answers: dict[tuple[str, ...], tuple[float, _Meaning]] = {}
 
     async def open(self, ref: str, *, peers: Sequence[str] = ()) -> OpenRelease:
         """Return the release that a reference of any form names; its files are not fetched.
@@ -67,21 +67,29 @@ class Reader:
         else:
             meaning, scouts = await self._meaning(reference, peers)
         if meaning.error is not None:
-            raise meaning.error
+            raise meaning.error.with_traceback(None)  # else it grows each time
         assert meaning.manifest is not None
         async with self._opening.setdefault(meaning.manifest, trio.Lock()):
             try:
-                opened = self._open.pop(meaning.manifest, None)
+                opened = self._open.get(meaning.manifest)
                 if opened is None:
                     opened = await self._opened(meaning, scouts, (*reference.peers, *peers))
                 self._keep(opened)
             finally:
                 if not self._opening[meaning.manifest].statistics().tasks_waiting:
                     del self._opening[meaning.manifest]
-        await opened.admit()
+        manifest = opened.manifest
+        if meaning.publisher not in (None, manifest.publisher):
+            raise NotFound(
+                f"{manifest.cid} is by {manifest.publisher}, not by {meaning.publisher}."
+            )
+        opened.hint((*reference.peers, *peers))
+        await opened.admit(Asked(stale=meaning.stale))
+        opened.warnings = _warnings(manifest, meaning, self._node)
         return opened
 
     def _keep(self, opened: OpenRelease) -> None:
+        self._open.pop(opened.manifest.cid, None)
         self._open[opened.manifest.cid] = opened
         for cid in [cid for cid, one in self._open.items() if not one.busy]:
             if len(self._open) <= MAX_OPEN:
@@ -102,13 +110,13 @@ class Reader:
         known = await self._known(publisher, reference)
         if known is not None:
             return known, None
-        key, now = str(reference), trio.current_time()
+        key, now = (str(reference), *peers), trio.current_time()
         until, answer = self._answers.get(key, (0.0, None))
         if answer is not None and now < until:
             return answer, None
         scouts = Scouts(self._node.network, self.nursery, [publisher_cid(publisher)], peers)
         try:
-            found = await resolve(reference, self._node, scouts.crew(), now=datetime.now(UTC))
+            found = await self._resolve(publisher, reference, scouts)
             answer = _Meaning(found.named.manifest, publisher, stale=found.stale)
         except NotFound as exc:
             answer = _Meaning(None, publisher, error=exc)
@@ -116,6 +124,16 @@ class Reader:
             self._answers.clear()
         self._answers[key] = trio.current_time() + ANSWERED_FOR, answer
         return answer, scouts
+
+    async def _resolve(self, publisher: str, reference: Reference, scouts: Scouts) -> Resolved:
+        now = datetime.now(UTC)
+        try:
+            with scouts.at_work() as crew:
+                return await resolve(reference, self._node, crew, now=now)
+        except NetworkError:  # nobody can be asked: what was heard before has to do
+            if await self._node.store.publishers.names(publisher) is None:
+                raise
+            return await resolve(reference, self._node, None, now=now)
 
     async def _known(self, publisher: str, reference: Reference) -> _Meaning | None:
         """Say what a name means without asking anybody: of own publishers, and those followed."""
@@ -140,23 +158,21 @@ class Reader:
             scouts = Scouts(node.network, self.nursery, [cid], peers)
         scouts.seek([cid])
         known = await self._statement(cid)
-        asked = Asked(stale=meaning.stale)
         if known is not None:
             manifest, bundles = known
-            if meaning.publisher not in (None, manifest.publisher):
-                raise NotFound(f"{cid} is by {manifest.publisher}, not by {meaning.publisher}.")
         else:
             trusted = node.petnames().values()
-            statement = await read_statement(
-                cid, meaning.publisher, node.store, scouts.crew(), hear, trusted=trusted
-            )
+            with scouts.at_work() as crew:
+                statement = await read_statement(
+                    cid, meaning.publisher, node.store, crew, hear, trusted=trusted
+                )
             manifest, bundles = statement.manifest, statement.bundles
+            asked = Asked(stale=meaning.stale)
             await node.gate.admit(manifest, bundles, asked, chosen=())
             await node.store.record(manifest, bundles, pin=False, complete=False)
             await node.gate.remember(manifest.publisher)
         scouts.seek([manifest.root])
-        warnings = _warnings(manifest, meaning, node)
-        return OpenRelease(manifest, bundles, asked, node, scouts, self.nursery, warnings=warnings)
+        return OpenRelease(manifest, bundles, node, scouts, self.nursery)
 
     async def _statement(self, cid: CID) -> tuple[Manifest, tuple[bytes, ...]] | None:
         """Return what is held of a release: it was verified when it came. None if not all is."""

@@ -371,7 +371,7 @@ async def test_env_is_for_eval(door: Door) -> None:
 
 
 async def test_env_keeps_tokens_of_the_hub_at_home(door: Door) -> None:
-    """With HF_ENDPOINT go the variables that keep the user's token for the Hub away from the node."""
+    """With HF_ENDPOINT go variables that keep the user's token for the Hub away from the node."""
     _, out, _ = await ask("env", "--json")
     found = json.loads(out)["env"]
     assert found["HF_HUB_DISABLE_IMPLICIT_TOKEN"] == "1"

@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from node.config import load_config
-from node.hub.cache import SHORT, wants_cache
+from node.hub.cache import wants_cache
+from node.hub.origin import SHORT
 from node.messages import FetchParams, ImportParams, PublishParams
 from node.node import Node as RunningNode
 from node.node import open_node

@@ -441,6 +441,46 @@ async def test_too_many_files_end_the_list(
         await machine.take()
 
 
+async def test_folders_without_end_end_the_list(
+    machine: Importer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A list that never comes to a file is given up like any other."""
+    from huggingface_hub import HfApi
+
+    monkeypatch.setattr("node.importers.hub.MAX_FILES", 3)
+    folders: list[object] = []
+
+    def endless(*args: Any, **options: Any) -> Iterator[object]:
+        while len(folders) < 10:
+            folders.append(object())
+            yield folders[-1]
+
+    monkeypatch.setattr(HfApi, "list_repo_tree", endless)
+    with pytest.raises(UsageError, match="more than the 3 files"):
+        await machine.take()
+    assert len(folders) == 4
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "seeds"),
+    [
+        ("https://mirror.example", True),
+        ("https://me:secret@mirror.example", False),
+        ("http://mirror.example", False),
+    ],
+)
+async def test_no_password_is_published(
+    machine: Importer, hub: Hub, endpoint: str, seeds: bool
+) -> None:
+    """A mirror's address is a web seed where everybody may use it as it stands."""
+    download(hub, machine.cache)
+    result = await machine.take(endpoint=endpoint, cached_only=True)
+    known = await machine.store.manifest(CID.parse(result["manifest"]))
+    assert known is not None
+    assert (b"mirror.example" in known[0]) is seeds
+    assert b"secret" not in known[0]
+
+
 async def test_a_cancel_ends_it_and_the_next_goes_on(machine: Importer, hub: Hub) -> None:
     """At once, although the library waits for bytes; complete files are not downloaded again."""
     hub.stalls = {"model.safetensors"}

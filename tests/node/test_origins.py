@@ -17,6 +17,8 @@ CHAT = "/v1/chat/completions"
         ([PAGE], PAGE, "/v1/models", True),
         ([PAGE + "/"], PAGE.upper(), "/api/chat", True),
         ([PAGE], PAGE, "/control/v1/status", False),
+        ([PAGE], PAGE, "/api/models/alice/tiny", False),
+        ([PAGE], PAGE, "/api/datasets", False),
         ([PAGE], PAGE, "/v1", False),
         ([PAGE], PAGE, "/ipfs/x", False),
         ([PAGE], PAGE, "/", False),

@@ -14,7 +14,7 @@ import trio.testing
 from node.keyring import Keyring
 from node.reading import OpenRelease, Reader, open_reader
 from node.reading.pull import LINGER
-from p2p.errors import NoSources, NotFound, QuotaExceeded, Refused
+from p2p.errors import NetworkError, NoSources, NotFound, QuotaExceeded, Refused
 from tests.fakes import FakeSource, Machine
 from tests.node.conftest import Stores
 from tests.releases import MIB, Published, noise, publish_into, write_folder
@@ -290,3 +290,35 @@ async def test_a_name_is_asked_for_once(world: World) -> None:
     for _ in range(2):
         with pytest.raises(NotFound, match="lists no release nothing"):
             await world.reader.open("alice/nothing")
+
+
+async def test_a_name_without_a_network_is_what_was_heard_before(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A held release of a publisher whom nobody follows is read by its name offline."""
+    world.source()
+    await world.machine.fetch(world.release.manifest.cid)
+    publisher = world.release.manifest.publisher
+
+    def no_network() -> None:
+        raise NetworkError("This node runs without the network.")
+
+    monkeypatch.setattr(world.machine, "network", no_network)
+    opened = await world.reader.open(f"{publisher}/tiny")
+    assert await read(opened, "config.json") == FILES["config.json"]
+    with pytest.raises(NotFound):
+        await world.reader.open(f"{publisher}/nothing")
+
+
+async def test_who_holds_nothing_more_is_not_waited_for_long(
+    world: World, mock_clock: trio.testing.MockClock
+) -> None:
+    """A source that has the statement alone is no source of files: a reader is told soon."""
+    source = world.source()
+    opened = await world.open()
+    source.answers["/allod/v1/have/"] = b'{"complete": false, "files": {}}'
+    mock_clock.autojump_threshold = JUMP
+    begun = trio.current_time()
+    with pytest.raises(NoSources):
+        await read(opened, "data/shard-0.bin")
+    assert trio.current_time() - begun < 90

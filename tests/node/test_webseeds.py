@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Awaitable, Callable
+from contextlib import aclosing
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -14,6 +15,7 @@ from node.api.peer import PeerApi
 from node.crew import Crew
 from node.keyring import Keyring
 from node.messages import Note
+from node.reading import open_reader
 from node.webseeds import AGAIN, AGAIN_AFTER, SEEDS_AFTER, STALLED, LastResort, web_sources
 from p2p.errors import NoSources, NotFound
 from p2p.http import serve_http
@@ -233,6 +235,27 @@ async def test_the_policy_says_never(world: World) -> None:
     assert all(seed.asked == [] for seed in world.reader.wire.seeds.values())
 
 
+async def test_what_a_seed_lacks_of_one_file_is_no_loss_to_another(world: World) -> None:
+    """Two files are read at once: the server that has one of them goes on giving it."""
+    manifest = world.release.manifest
+    files = {entry.path: entry for entry in manifest.files}
+    model, shard = files["model.bin"], files["data/shard-0.bin"]
+    world.node(answers=NOTHING)
+    seed = world.seed(SEEDS[0], lacks=frozenset({shard.cid}), delay=0.02)
+    world.seed(SEEDS[1], unreachable=True)
+    got = b""
+    async with open_reader(world.reader) as reader:
+        opened = await reader.open(str(manifest.cid))
+        async with aclosing(opened.read(model, 0, model.size)) as pieces:
+            async for piece in pieces:
+                if not got:
+                    with pytest.raises(NoSources):
+                        await anext(opened.read(shard, 0, shard.size))
+                got += piece
+    assert got == FILES["model.bin"]
+    assert seed.sent == len(got)
+
+
 async def test_a_few_are_asked_at_once_and_each_once(machine: Machines) -> None:
     """Where one leaves the next joins; another transfer may ask those anew that did not lie."""
     store = (await machine()).store
@@ -258,6 +281,8 @@ async def test_a_few_are_asked_at_once_and_each_once(machine: Machines) -> None:
     assert there() == []
     crew.call_seeds(set())
     assert there() == ["0", "2", "3"]
+    crew.call_seeds({seed.peer for seed in seeds[2:]}, spent=[seeds[2].peer])
+    assert there() == ["0", "2", "3"]  # what is spent takes no room, and is not asked again
     assert len([note for note in said if "is asked of" in note.text]) == 2
 
 

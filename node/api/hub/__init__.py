@@ -3,6 +3,7 @@
     asks          what a client asks for, read off the path as it was sent
     problems      errors in the Hub's words
     shapes        the JSON of the Hub's answers
+    trees         which entries of a release are asked about
     files         HEAD and GET of a file
     routes        which path is which
 

@@ -30,35 +30,38 @@ class Ask:
 
 def read_api(raw: bytes) -> Ask:
     """Read a path under /api/; Missing for what the Hub may have and a node has not."""
-    _, _, plural, *rest = _segments(raw)
+    plural, *rest = _segments(raw)[2:] or [""]
     kind = _PLURALS.get(plural)
     if kind is None:
         raise Missing("", "A node has models and datasets, and nothing else of the Hub's API.")
     if not any(rest):
         return Ask(kind, "search")
-    for length in (2, 1):  # a repository's id has two parts, or one
-        repo, further = "/".join(rest[:length]), rest[length:]
-        if len(rest) < length:
-            continue
-        if not further:
-            return Ask(kind, "info", repo)
-        verb, *args = further
-        if verb in VERBS:
-            revision = args[0] if args else "main"
-            path = "/".join(args[1:]).strip("/")
-            return Ask(kind, "info" if verb == "revision" else verb, repo, revision, path)
-    raise Missing("", "A node has nothing of that kind.")
+    # A repository's id has two parts, or one: gpt2/tree/main, org/tiny/tree/main.
+    short = len(rest) == 1 or (rest[1] in VERBS and (len(rest) == 2 or rest[2] not in VERBS))
+    length = 1 if short else 2
+    repo, further = "/".join(rest[:length]), rest[length:]
+    if not further:
+        return Ask(kind, "info", repo)
+    verb, *args = further
+    if verb not in VERBS:
+        raise Missing("", "A node has nothing of that kind.")
+    revision = args[0] if args else "main"
+    path = "/".join(args[1:]).strip("/")
+    return Ask(kind, "info" if verb == "revision" else verb, repo, revision, path)
 
 
 def read_resolve(raw: bytes) -> Ask:
-    """Read ``/[datasets/]REPO/resolve/REVISION/PATH``."""
-    _, *parts = _segments(raw)
+    """Read ``/[datasets/]REPO/resolve/REVISION/PATH``; Missing for what is no such path."""
+    parts = _segments(raw)[1:]
     kind: Kind = "model"
     if parts[0] == "datasets" and "resolve" in parts[2:4]:
         kind, parts = "dataset", parts[1:]
-    place = 1 if parts[1] == "resolve" else 2
-    repo, (revision, *path) = "/".join(parts[:place]), parts[place + 1 :]
-    return Ask(kind, "resolve", repo, revision, "/".join(path))
+    try:
+        place = parts.index("resolve", 1, 3)
+        revision, *path = parts[place + 1 :]
+    except ValueError as exc:  # slashes were escaped that stand between these parts
+        raise Missing("", "That is no path of a file.") from exc
+    return Ask(kind, "resolve", "/".join(parts[:place]), revision, "/".join(path))
 
 
 def _segments(raw: bytes) -> list[str]:

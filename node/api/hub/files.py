@@ -18,7 +18,7 @@ from node.hub.origin import commit_of
 from node.hub.resolving import Missing
 from node.hub.sums import Sum, Sums
 from node.reading import OpenRelease
-from p2p.errors import AllodError, NotFound
+from p2p.errors import AllodError, NoSources, NotFound
 from p2p.manifest import FileEntry
 
 HEAD_WITHIN: Final = 7.0
@@ -38,7 +38,7 @@ async def answer_file(request: Request, opened: OpenRelease, path: str, sums: Su
         await opened.check(entry)
         one = await _sum(opened, entry, sums)
         headers = _headers(entry, one, commit)
-        if request.headers.get("if-none-match") == one.etag:
+        if _is_same(request.headers.get("if-none-match", ""), one.etag):
             answer: Response = Response(status_code=304, headers=headers)
         elif request.method == "HEAD":
             headers["content-length"] = str(entry.size)
@@ -46,6 +46,8 @@ async def answer_file(request: Request, opened: OpenRelease, path: str, sums: Su
         else:
             answer = await streamed(opened, entry, request.headers.get("range"), headers)
     except AllodError as exc:
+        if isinstance(exc, NotFound):  # nobody has it now; the repository has
+            exc = NoSources(exc.message, next=exc.next)
         answer = problem(exc, entry.size)
         answer.headers["x-repo-commit"] = commit
     for name, value in warnings(opened.warnings):
@@ -64,6 +66,12 @@ async def _sum(opened: OpenRelease, entry: FileEntry, sums: Sums) -> Sum:
                 pass
         return (await sums.of(opened, [entry]))[entry.path]
     return one
+
+
+def _is_same(if_none_match: str, etag: str) -> bool:
+    """Say whether the client has a file of this name already (RFC 9110 13.1.2)."""
+    have = {one.strip().removeprefix("W/") for one in if_none_match.split(",")}
+    return etag in have or if_none_match.strip() == "*"
 
 
 def _headers(entry: FileEntry, one: Sum, commit: str) -> dict[str, str]:

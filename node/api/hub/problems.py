@@ -1,7 +1,7 @@
 """Errors in the Hub's words: what makes its clients say the right thing, and try again or not.
 
 404  with X-Error-Code: there is no such repository, revision or file
-403  the owner's policy does not let it in
+403  the owner's policy does not let it in; why, as a warning too
 451  its publisher took it back; the client's own sentence for that, and ours as a warning
 416  the range lies outside of the file
 504  nobody could be asked, or nobody has it now
@@ -52,9 +52,10 @@ def problem(exc: AllodError, size: int = 0) -> Response:
     if isinstance(exc, PeerRefused) and exc.status == 416:
         range_ = {"content-range": f"bytes */{size}"}
         return JSONResponse({"error": sentence}, 416, range_)
-    if isinstance(exc, Refused) and exc.taken_back:
-        answer = JSONResponse({"error": sentence}, 451, {"x-error-message": DISABLED})
-        answer.headers["x-hf-warning"] = f"allod; {header_text(sentence)}"
-        return answer
     headers = {"x-error-message": header_text(sentence)}
-    return JSONResponse({"error": sentence}, status_of(exc), headers)
+    status = status_of(exc)
+    if isinstance(exc, Refused):  # clients print warnings, but not always why they failed
+        headers["x-hf-warning"] = f"allod; {header_text(sentence)}"
+        if exc.taken_back:
+            status, headers["x-error-message"] = 451, DISABLED
+    return JSONResponse({"error": sentence}, status, headers)

@@ -16,18 +16,18 @@ from p2p.manifest import FileEntry, Manifest
 
 Json = dict[str, Any]
 
-POINTER: Final = 135
-"""Bytes of a pointer file of Git LFS, which stands in git for a large file."""
+POINTER: Final = "version https://git-lfs.github.com/spec/v1\noid sha256:{}\nsize {}\n"
+"""What stands in git for a large file."""
 
 
 def info(repo: str, manifest: Manifest, card: CardFacts, sums: Mapping[str, Sum] | None) -> Json:
     """Describe a revision; with ``sums`` (``?blobs=true``) each file's too."""
     spdx = str(manifest.license.get("spdx", ""))
     origin = origin_of(manifest)
-    tags = [*card.tags, *([f"license:{card.license or spdx}"] if card.license or spdx else [])]
-    tags += [
-        f"{'dataset' if manifest.kind == 'model' else 'source'}:{one}" for one in card.datasets
-    ]
+    license = (card.license or spdx).lower()
+    tags = [*card.tags, *([f"license:{license}"] if license else [])]
+    tags += [f"base_model:{one}" for one in card.base_model]
+    tags += [f"dataset:{one}" for one in card.datasets]
     tags.append(f"allod:{manifest.publisher}")
     if origin is not None:
         tags.append(f"origin:{origin.uri}")
@@ -44,7 +44,7 @@ def info(repo: str, manifest: Manifest, card: CardFacts, sums: Mapping[str, Sum]
         "downloads": 0,
         "likes": 0,
         "tags": tags,
-        "cardData": _card(card, spdx),
+        "cardData": _card(card, license),
         "siblings": [_sibling(entry, sums) for entry in manifest.files],
         "usedStorage": manifest.size,
         "description": str(manifest.statement["predicate"].get("description", "")),
@@ -104,14 +104,15 @@ def file_json(entry: FileEntry, one: Sum) -> Json:
     """Describe a file of a tree."""
     found: Json = {"type": "file", "path": entry.path, "size": entry.size, "oid": one.digest}
     if one.large:
-        found["oid"] = _id("pointer", one.digest)
-        found["lfs"] = {"oid": one.digest, "size": entry.size, "pointerSize": POINTER}
+        pointer = POINTER.format(one.digest, entry.size)
+        found["oid"] = _git("blob", pointer)
+        found["lfs"] = {"oid": one.digest, "size": entry.size, "pointerSize": len(pointer)}
     return found
 
 
 def folder_json(manifest: Manifest, path: str) -> Json:
     """Describe a folder of a tree."""
-    oid = _id("tree", f"{manifest.root}/{path}")
+    oid = _git("tree", f"{manifest.root}/{path}")
     return {"type": "directory", "path": path, "oid": oid, "size": 0}
 
 
@@ -131,17 +132,14 @@ def _sibling(entry: FileEntry, sums: Mapping[str, Sum] | None) -> Json:
         shown = file_json(entry, one)
         found |= {"size": entry.size, "blobId": shown["oid"]}
         if one.large:
-            found["lfs"] = {
-                "sha256": one.digest,
-                "size": entry.size,
-                "pointerSize": POINTER,
-            }
+            lfs = shown["lfs"]
+            found["lfs"] = {"sha256": lfs.pop("oid"), **lfs}
     return found
 
 
-def _card(card: CardFacts, spdx: str) -> Json:
+def _card(card: CardFacts, license: str) -> Json:
     found: Json = {
-        "license": (card.license or spdx).lower(),
+        "license": license,
         "license_name": card.license_name,
         "license_link": card.license_link,
         "base_model": list(card.base_model),
@@ -153,9 +151,11 @@ def _card(card: CardFacts, spdx: str) -> Json:
     return {key: value for key, value in found.items() if value}
 
 
-def _id(kind: str, text: str) -> str:
-    """Return an id of git's length for what a node has no git object of."""
-    return hashlib.sha1(f"{kind} {text}".encode(), usedforsecurity=False).hexdigest()
+def _git(kind: str, text: str) -> str:
+    """Return what git calls an object: a pointer truly, else an id of this form."""
+    data = text.encode()
+    head = f"{kind} {len(data)}\0".encode()
+    return hashlib.sha1(head + data, usedforsecurity=False).hexdigest()
 
 
 def _time(text: str) -> str:

@@ -100,6 +100,8 @@ class Accounts:
         self._auth = auth
         self._control = control_token.encode()
         self._clock = clock
+        self.used: dict[tuple[str, int], Counts] = {}
+        """What was used since the start, by model and HTTP status: the owner's models, so few."""
         self._held: dict[str, _Held] = {}  # by id
         self._digests: dict[bytes, _Held] = {}
 
@@ -176,7 +178,9 @@ class Accounts:
         )
         key = UsageKey(day_text(now), account.id, use.model, str(use.manifest))
         errors = int(use.status >= 400)
-        await self.ledger.count(key, Counts(1, prompt, completion, errors, max(0.0, use.seconds)))
+        counts = Counts(1, prompt, completion, errors, max(0.0, use.seconds))
+        self.used.setdefault((use.model, use.status), Counts()).add(counts)
+        await self.ledger.count(key, counts)
 
     # --- tokens ----------------------------------------------------------------------------------
 

@@ -13,7 +13,7 @@ the tests is simulated, and the same tests run on both.
 import math
 import random
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import trio
 
+from node.explaining import Record, Trace
 from node.messages import Note, Report
 from p2p.cid import CID
 from p2p.errors import (
@@ -103,6 +104,7 @@ class Member:
     refuses: str = ""  # what it said when its owner's policy did not let it give something
     banned: bool = False
     lacks: set[CID] = field(default_factory=set)  # what a web server answered that it has not
+    record: Record = field(default_factory=Record)  # for who asks afterwards why it took so long
 
     @property
     def peer(self) -> str:
@@ -133,6 +135,7 @@ class Crew:
     every: float | None = None
     seeds: "Callable[[], Sequence[Source]]" = tuple
     resorted: float = -math.inf  # when web seeds were last called
+    trace: Trace = field(default_factory=Trace)
 
     def __post_init__(self) -> None:
         self._changed = trio.Event()
@@ -165,6 +168,10 @@ class Crew:
             if self.rounds:  # else somebody wants it done now
                 await trio.sleep_until(looked + LOOKUP_PAUSE)
 
+    def hint(self, hints: Sequence[str]) -> None:
+        """Take further sources by their addresses; UsageError for what is none."""
+        self._meet([self.network.hinted(text) for text in hints])
+
     def _meet_near(self) -> None:
         """Meet neighbours, a bounded number at a time; those that were never met come first."""
         near = list(self.network.neighbours())
@@ -175,6 +182,8 @@ class Crew:
         self._meet(free[: max(0, MAX_NEAR - (len(near) - len(free)))])
 
     def _meet(self, sources: Sequence["Source"]) -> None:
+        if sources:
+            self.trace.met(trio.current_time())
         for source in sources:
             known = self.members.get(source.peer)
             if known is None:
@@ -185,9 +194,13 @@ class Crew:
         if sources:
             self.notify()
 
-    def call_seeds(self, called: set[str]) -> None:
-        """Have web seeds join a transfer, a few at a time, each once; ``called`` is who has."""
-        room = MAX_SEEDS - sum(member.peer in called for member in self.active)
+    def call_seeds(self, called: set[str], spent: Collection[str] = ()) -> None:
+        """Have web seeds join a transfer, a few at a time, each once; ``called`` is who has.
+
+        ``spent``: those of them that have nothing more for it.
+        """
+        working = called.difference(spent)
+        room = MAX_SEEDS - sum(member.peer in working for member in self.active)
         fresh = [
             seed
             for seed in self._all_seeds()
@@ -206,6 +219,10 @@ class Crew:
         if self._seeds[0] is not self.seeds:
             self._seeds = self.seeds, list(self.seeds())
         return self._seeds[1]
+
+    def begin(self, phase: str) -> None:
+        """Note that the fetch has come to another phase."""
+        self.trace.begin(phase, trio.current_time())
 
     def notify(self) -> None:
         """Wake everybody who waits for a change."""
@@ -249,6 +266,7 @@ class Crew:
             self.leave(member, exc.message)
             return
         member.faults += 1
+        member.record.faults += 1
         member.failed = exc.message
         if isinstance(exc, BadBytes):
             self.ban(member, exc.message)
@@ -339,10 +357,12 @@ class Crew:
 
         async def attempt(member: Member) -> None:
             nonlocal running, missing
+            begun = trio.current_time()
             try:
                 with trio.fail_after(ASK_WITHIN):
                     async with member.source.open() as session:
                         answers.append(await visit(partial(_get, session)))
+                member.record.answered(trio.current_time() - begun)
                 member.faults, member.refuses = 0, ""
                 scope.deadline = min(scope.deadline, trio.current_time() + linger)
             except Unproved as exc:

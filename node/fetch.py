@@ -23,10 +23,12 @@ import trio
 
 from node.assembly import Assembly, Wanted
 from node.claims import Claims
-from node.crew import Crew, Network
+from node.crew import Crew, Member, Network
+from node.explaining import Seen, explain
 from node.export import export_files
 from node.forebears import gathering
 from node.gate import Asked, Gate
+from node.jobs import Feed, tell_sources
 from node.keyring import Keyring
 from node.messages import FetchParams, Note, Progress, Report
 from node.naming import resolve, whose
@@ -92,11 +94,13 @@ async def fetch(params: FetchParams, node: FetchNode, report: Report) -> dict[st
         crew = Crew(_Nowhere(), report, (), [key])
     else:
         crew = Crew(node.network(), report, (*reference.peers, *params.peers), [key])
+    tell_sources(lambda: [_feed(one) for one in crew.members.values() if one.bytes])
     try:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(crew.recruit)
             cid, named, stale = reference.manifest, None, False
             if cid is None:
+                crew.begin("name")
                 wire = None if params.offline else crew
                 resolved = await resolve(reference, node, wire, now=datetime.now(UTC))
                 publisher, named, stale = resolved.publisher, resolved.named, resolved.stale
@@ -105,6 +109,9 @@ async def fetch(params: FetchParams, node: FetchNode, report: Report) -> dict[st
                 crew.seek(cid)
             asked = Asked(yes=params.yes, ask=params.ask, stale=stale)
             result = await _fetch(params, asked, node, publisher, cid, crew, report)
+            if params.explain:
+                seen = [_seen(one) for one in crew.members.values()]
+                result["explain"] = explain(crew.trace, seen, trio.current_time())
             if named is not None:
                 detail = f"the publisher lists it as {named.path} since {named.added[:10]}"
                 result["checks"].insert(0, {"name": "name", "ok": True, "detail": detail})
@@ -138,11 +145,13 @@ async def _fetch(
 ) -> dict[str, Any]:
     store = node.store
     trusted = node.petnames().values()
+    crew.begin("statement")
     statement = await read_statement(cid, publisher, store, crew, report, trusted=trusted)
     manifest = statement.manifest
     report(Note(f"{manifest.name} {manifest.version} by {manifest.publisher}: signature checked"))
     crew.keys += [manifest.root]
 
+    crew.begin("policy")
     chosen = select_files(manifest.files, params.include, params.exclude)
     verdict = await node.gate.admit(manifest, statement.bundles, asked, chosen=chosen)
     report(Note(f"The policy lets it in, by {verdict.rule}."))
@@ -152,11 +161,13 @@ async def _fetch(
         if await store.release(cid) is None:
             await store.record(manifest, statement.bundles, pin=params.pin, complete=False)
         return _result(params, statement, _Plan([], [], []), crew, None)
+    crew.begin("outlines")
     # Two files with the same bytes are one to fetch: a partial file has a single writer.
     contents = {entry.cid: entry for entry in reversed(chosen)}
     wanted = await _outlines(list(reversed(contents.values())), store, crew, report)
     sizes = [entry.size for entry in chosen]
     if params.tensors:
+        crew.begin("transfer")
         target = _target(params)
         slicer = Slicer(cid, store, crew, report)
         sliced, missing = await slicer.fetch(wanted, params.tensors, target)
@@ -164,6 +175,7 @@ async def _fetch(
         return _result(params, statement, plan, crew, target)
 
     if params.dry_run:
+        crew.begin("survey")
         async with Assembly(store, wanted) as assembly:
             missing = [await assembly.preview(file) for file in range(len(wanted))]
         plan = _Plan(wanted, missing, sizes)
@@ -177,6 +189,7 @@ async def _fetch(
             asking = gathering(manifest, store, crew, report, pin=params.pin)
             await stack.enter_async_context(asking)
         missing = await _transfer(node, cid, wanted, crew, report)
+    crew.begin("record")
     if await node.gate.look_into(chosen):
         try:
             await node.gate.admit(manifest, statement.bundles, asked, chosen=chosen)
@@ -211,12 +224,14 @@ async def _transfer(
         Assembly(node.store, wanted) as assembly,
     ):
         await _check_room(node.store, wanted)
+        crew.begin("survey")
         missing = []
         for file in range(len(wanted)):
             missing.append(await assembly.survey(file))
             report(Progress("look", done=file + 1, total=len(wanted), unit="files"))
         if any(missing):
             crew.network.announce([cid])
+        crew.begin("transfer")
         await Transfer(cid, assembly, missing, crew, report).run()
         await assembly.finish_all()
     return missing
@@ -310,6 +325,22 @@ def _result(
         detail = f"{leaves} leaves verified before they were written"
         result["checks"].append({"name": "content", "ok": True, "detail": detail})
     return result
+
+
+def _feed(member: Member) -> Feed:
+    kinds = [kind for kind, _ in member.by_kind.most_common()]
+    return Feed(member.peer, kinds[0] if kinds else member.source.kind, member.bytes)
+
+
+def _seen(member: Member) -> Seen:
+    return Seen(
+        member.peer,
+        member.source.kind,
+        member.by_kind,
+        member.gone,
+        member.failed,
+        member.record,
+    )
 
 
 class _Nowhere:

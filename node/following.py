@@ -1,6 +1,7 @@
 """Following: what publishers say reaches this node though nobody asks for it.
 
-Followed are the publishers of all releases that are held, and those that the owner has a name for.
+Followed are the publishers of all releases that are held, those that the owner has a name for, and
+those to whom something was pledged.
 Each has a task and a crew of sources of its own, who are asked every ``FOLLOW_EVERY`` seconds; what
 is new is kept, and ``store.publishers.changed`` hear of it, so that a release that was taken back
 is no longer given to others.
@@ -12,6 +13,7 @@ into the store, from which others are answered; and before it expires it is sign
 
 import logging
 import random
+from collections.abc import Callable, Collection
 from datetime import UTC, datetime
 from typing import Final
 
@@ -46,7 +48,16 @@ CREW_TIME: Final = 3600.0
 class Following:
     """Keeps a node's store up to what publishers say; ``run`` does it."""
 
-    def __init__(self, node: NamingNode, network: Network, *, every: float = FOLLOW_EVERY) -> None:
+    def __init__(
+        self,
+        node: NamingNode,
+        network: Network,
+        *,
+        every: float = FOLLOW_EVERY,
+        also: Callable[[], Collection[str]] = tuple,
+    ) -> None:
+        """``also``: further publishers that are to be followed."""
+        self._also = also
         self._node = node
         self._network = network
         self._every = every
@@ -80,7 +91,7 @@ class Following:
     async def _start_and_stop(self, nursery: trio.Nursery) -> None:
         """Have a task for each publisher that is to be followed, and for no other."""
         wanted = {release.publisher for release in await self._node.store.releases()}
-        wanted |= set(self._node.petnames().values())
+        wanted |= set(self._node.petnames().values()) | set(self._also())
         wanted = {publisher for publisher in wanted - self._own if _is_id(publisher)}
         for publisher in self._tasks.keys() - wanted:
             self._tasks.pop(publisher).cancel()

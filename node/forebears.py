@@ -30,7 +30,7 @@ GRACE: Final = 2.0
 
 @asynccontextmanager
 async def gathering(
-    manifest: Manifest, store: Store, crew: Crew, report: Report, *, pin: bool
+    manifest: Manifest, store: Store, crew: Crew, report: Report, *, pin: bool | None
 ) -> AsyncIterator[None]:
     """Ask for the ancestors' statements while the block runs, and for a moment after it."""
     async with trio.open_nursery() as nursery:
@@ -40,7 +40,9 @@ async def gathering(
         nursery.cancel_scope.deadline = trio.current_time() + GRACE
 
 
-async def _gather(manifest: Manifest, store: Store, crew: Crew, report: Report, pin: bool) -> None:
+async def _gather(
+    manifest: Manifest, store: Store, crew: Crew, report: Report, pin: bool | None
+) -> None:
     """Record what can be had, one generation after the other."""
     met, due = {manifest.cid}, parents(manifest)
     limit = trio.CapacityLimiter(AT_ONCE)
@@ -62,7 +64,7 @@ async def _gather(manifest: Manifest, store: Store, crew: Crew, report: Report, 
 
 
 async def _statement(
-    cid: CID, store: Store, crew: Crew, report: Report, pin: bool
+    cid: CID, store: Store, crew: Crew, report: Report, pin: bool | None
 ) -> Manifest | None:
     """Return an ancestor's manifest, recorded if it is new here; None if nobody has it."""
     try:

@@ -16,6 +16,7 @@ could in force for serving, and is an error for whoever fetches.
 
 import json
 import logging
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -96,6 +97,10 @@ class Gate:
         self._age = 0  # how often everything was to be judged anew
         self._changed = trio.Event()
         self._own: tuple[float, frozenset[str]] = (-JUDGED_FOR, frozenset())
+        self.admissions: Counter[tuple[bool, str]] = Counter()
+        """How often what was to come in was let in, or not, by the rule that decided."""
+        self.withheld_by: Counter[str] = Counter()
+        """How often others were not given what they asked for, by the rule."""
 
     # --- the policy ------------------------------------------------------------------------------
 
@@ -194,6 +199,7 @@ class Gate:
     ) -> Verdict:
         """Do ``judge``; raise ``Refused`` for a no, ``Untrusted`` where a person may say yes."""
         verdict = await self.judge(manifest, bundles, asked, chosen=chosen, known=known)
+        self.admissions[verdict.admitted, verdict.rule] += 1
         if not verdict.admitted:
             kind = Untrusted if verdict.asks else Refused
             raise kind(
@@ -309,6 +315,7 @@ class Gate:
         """Raise ``Refused``, with the reason, for content that is not given to others."""
         verdict = await self.refuses(cid, path)
         if verdict is not None:
+            self.withheld_by[verdict.rule] += 1
             raise Refused(verdict.reason, next=verdict.next)
 
     async def check_statement(self, cid: CID) -> None:

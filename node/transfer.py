@@ -86,6 +86,7 @@ class Transfer:
         self.total = self.swarm.remaining
         self._hired: set[str] = set()
         self._called: set[str] = set()  # web seeds
+        self._spent: set[str] = set()  # those that have nothing of what is left here
 
     async def run(self) -> None:
         """Fetch everything; NoSources when nobody is left, or the store's own error."""
@@ -105,7 +106,7 @@ class Transfer:
                     remaining=self.swarm.remaining,
                     alone=self._crew.rounds > 0 and not any(self._crew.nodes),
                 ):
-                    self._crew.call_seeds(self._called)
+                    self._crew.call_seeds(self._called, self._spent)
                     self._hire(nursery)
                     if any(self._mine()):
                         rounds = self._crew.rounds
@@ -119,10 +120,14 @@ class Transfer:
                     await self._crew.wait_change()
             nursery.cancel_scope.cancel()
         self._tell()
+        for peer, member in self._crew.members.items():
+            member.record.stolen += self.swarm.stolen[peer]
+            member.record.twice += self.swarm.twice[peer]
 
     def _mine(self) -> Iterator[Member]:
         """Who may be asked in this transfer: the nodes, and the web seeds that it called."""
-        return (one for one in self._crew.active if not one.is_web or one.peer in self._called)
+        seeds = self._called - self._spent
+        return (one for one in self._crew.active if not one.is_web or one.peer in seeds)
 
     def _hire(self, nursery: trio.Nursery) -> None:
         for member in self._mine():
@@ -132,8 +137,9 @@ class Transfer:
 
     async def _employ(self, member: Member) -> None:
         """Have one source read until there is no more to read, or it is no good."""
+        member.record.hire(trio.current_time())
         try:
-            while not member.gone and not self.swarm.finished:
+            while member in self._mine() and not self.swarm.finished:
                 fault: NetworkError | None = None
                 try:
                     await self._learn(member)
@@ -146,6 +152,7 @@ class Transfer:
                 if fault is not None:
                     await self._pause(member, fault)
         finally:
+            member.record.let_go(trio.current_time())
             self.swarm.leave(member.peer)
             self._hired.discard(member.peer)
             self._crew.notify()
@@ -161,7 +168,11 @@ class Transfer:
             self._crew.leave(member, fault.message)
         self.swarm.leave(member.peer)
         if not member.gone:
-            await trio.sleep(pause)
+            member.record.paused.enter(trio.current_time())
+            try:
+                await trio.sleep(pause)
+            finally:
+                member.record.paused.leave(trio.current_time())
 
     async def _learn(self, member: Member) -> None:
         """Ask a source what it has, and tell the swarm."""
@@ -239,6 +250,7 @@ class Transfer:
                 if isinstance(task, Wait):
                     await self._wait(member, task)
                     continue
+                member.record.busy.enter(trio.current_time())
                 try:
                     await self._carry(ways, member, task)
                 except BadBytes as exc:
@@ -248,6 +260,7 @@ class Transfer:
                     if not self._lacks(member, task, exc):
                         raise
                 finally:
+                    member.record.busy.leave(trio.current_time())
                     self.swarm.release(task)
                     self._crew.notify()
 
@@ -257,8 +270,9 @@ class Transfer:
         self.swarm.leave(member.peer)
 
     async def _wait(self, member: Member, wait: Wait) -> None:
-        if wait.starved and member.is_web:  # it gets nothing more
-            self._crew.leave(member, member.failed or "it has nothing of what is left")
+        if wait.starved and member.is_web:  # it gets nothing more here; others may be reading it
+            self._spent.add(member.peer)
+            self.swarm.leave(member.peer)
             return
         if wait.starved:
             await trio.sleep(RENEW_HAVE)

@@ -109,6 +109,11 @@ class NoiseSession(BaseSession):
         self._unread = bytearray()  # plaintext that `read` left: the muxer is still negotiated
         self._sending = trio.Lock()
 
+    @property
+    def socket_stream(self) -> trio.SocketStream | None:
+        """The socket below, for what the kernel can tell of it; not to be read or written."""
+        return self._stream
+
     async def receive(self) -> Data:
         """Plaintext of at least one whole frame, or nothing at the end of the connection."""
         if self._unread:

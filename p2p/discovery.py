@@ -170,6 +170,11 @@ class Discovery:
             cid = CID.parse(each) if isinstance(each, str) else each
             self._announcements.pop(dht_key(cid), None)
 
+    def announcing(self) -> tuple[int, int]:
+        """Return how many keys are kept announced, and how many of them somebody has confirmed."""
+        all_ = self._announcements.values()
+        return len(all_), sum(one.confirmed.is_set() for one in all_)
+
     def announced(self, cid: CID) -> bool:
         """Say whether somebody has confirmed that it holds our record of ``cid``."""
         announcement = self._announcements.get(dht_key(cid))

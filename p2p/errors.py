@@ -25,6 +25,7 @@ The class says whose fault it was and so who can mend it; ``code`` is the stable
     │   ├── NoEngine                1  NO_ENGINE            nothing here can run that model
     │   ├── Unsupported             2  UNSUPPORTED          the model's engine cannot do that
     │   └── NoMemory                8  NO_MEMORY            it would take more memory than there is
+    ├── Cancelled                   1  CANCELLED            the owner ended it before it was done
     ├── Busy                        1  BUSY                 all places, also for waiting, are taken
     │   └── OverLimit               1  OVER_LIMIT           a token has used up what it was given
     └── StoreError                  8  STORE                the disk, or what is on it
@@ -194,6 +195,12 @@ class NoMemory(EngineError):
     """A model would take more memory than this machine can give."""
 
     code, exit_code = "NO_MEMORY", 8
+
+
+class Cancelled(AllodError):
+    """The owner of the node ended the work before it was done."""
+
+    code = "CANCELLED"
 
 
 class Busy(AllodError):

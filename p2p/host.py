@@ -13,7 +13,7 @@ Rules that it keeps:
 """
 
 import logging
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field, replace
@@ -48,7 +48,14 @@ from p2p.keys import SecretKey
 from p2p.limits import Book, PeerLimits
 from p2p.listening import dialable, endpoints, open_listeners
 from p2p.mux import install
-from p2p.network import Listener, Network, connected_since, open_network
+from p2p.network import (
+    Listener,
+    Network,
+    connected_since,
+    dialled_us,
+    open_network,
+    round_trip,
+)
 from p2p.rates import Rates
 from p2p.streams import BROKEN, NEGOTIATE_TIME, PeerStream
 
@@ -94,6 +101,10 @@ class PeerInfo:
     addresses: tuple[str, ...]
     since: float
     """Unix time of the oldest open connection."""
+    round_trip: float | None = None
+    """Seconds, as the kernel measured them on the fastest connection; None where it does not."""
+    inbound: bool = False
+    """Whether the peer dialled."""
 
 
 def session_options(key: KeyPair) -> tuple[dict[TProtocol, ISecureTransport], TMuxerOptions]:
@@ -179,6 +190,8 @@ class Host:
         self.book = Book(settings.limits)
         self.rates = Rates()
         """Bytes a second, for streams and lanes together."""
+        self.counts: Counter[str] = Counter()
+        """What peers did, by a word: faults, bans."""
         self._bound = tuple(bound)
         self._known: OrderedDict[str, OrderedDict[Address, None]] = OrderedDict()
         self._handler: Handler | None = None
@@ -236,6 +249,11 @@ class Host:
 
     # --- connections ---
 
+    @property
+    def parted(self) -> list[Callable[[str], None]]:
+        """Who is told the id of a peer whose last connection has ended."""
+        return self._network.parted
+
     async def connect(self, multiaddr: str) -> str:
         """Connect to ``/ip4/.../tcp/.../p2p/PEER`` and return the peer id.
 
@@ -292,8 +310,15 @@ class Host:
             if live:
                 peer = str(peer_id)
                 texts = dict.fromkeys(str(address) for address in self.known_addresses(peer))
+                trips = [trip for conn in live if (trip := round_trip(conn)) is not None]
                 infos.append(
-                    PeerInfo(peer, tuple(texts), min(connected_since(conn) for conn in live))
+                    PeerInfo(
+                        peer,
+                        tuple(texts),
+                        min(connected_since(conn) for conn in live),
+                        min(trips, default=None),
+                        all(dialled_us(conn) for conn in live),
+                    )
                 )
         return infos
 
@@ -309,6 +334,7 @@ class Host:
         """Disconnect ``peer`` and keep it out for ``seconds``."""
         now = trio.current_time()
         self.book.account(peer, now).ban(now, seconds)
+        self.counts["bans"] += 1
         log.warning("peer %s is banned for %g s: %s", peer, seconds, reason)
         await self.disconnect(peer)
 
@@ -338,12 +364,14 @@ class Host:
     async def fault(self, peer: str, error: BaseException) -> None:
         """Count a breach of protocol by ``peer``: log it now and then, drop the peer at last."""
         now = trio.current_time()
+        self.counts["faults"] += 1
         silenced = self.book.log_line(peer, now)
         if silenced is not None:
             log.warning("peer %s: %s (%d more before)", peer, error, silenced)
         account = self.book.account(peer, now)
         leaving = account.banned(now)  # what it had under way when it was dropped is no news
         if account.fault(now) and not leaving:
+            self.counts["bans"] += 1
             log.warning("peer %s is dropped: too many faults", peer)
             await self.disconnect(peer)
 

@@ -16,7 +16,7 @@ Where it differs from the stock class (docs/explanation/libp2p.md says why):
 import logging
 import random
 import secrets
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -94,6 +94,8 @@ class Kad:
         """Set, and replaced, each time that a peer enters the table."""
         self.newcomers: list[str] = []
         """Peers that entered the table and that nobody has looked at yet; the reader clears it."""
+        self.counts: Counter[str] = Counter()
+        """What was done, by a word: lookups; questions that were answered, or failed."""
         self._host = host
         self._kept: OrderedDict[str, tuple[PeerStream, float]] = OrderedDict()
         self._probed: OrderedDict[str, float] = OrderedDict()
@@ -191,6 +193,7 @@ class Kad:
         search: Search | None = None,
     ) -> list[Candidate]:
         """Run one lookup; with a search, stop when the network has named enough providers."""
+        self.counts["lookups"] += 1
         lookup = Lookup(where, self._host.peer_id)
         for entry in self.table.closest(where):
             lookup.hear(entry.peer, name_of(entry.peer), entry.addresses)
@@ -238,11 +241,14 @@ class Kad:
             with trio.fail_after(QUERY_TIME):
                 answer = await self._ask_in_time(peer, addresses, question)
         except trio.TooSlowError as exc:
+            self.counts["failed"] += 1
             self.table.failed(peer)
             raise PeerGone(f"{peer} gave no answer in {QUERY_TIME:g} s.", peer=peer) from exc
         except NetworkError:
+            self.counts["failed"] += 1
             self.table.failed(peer)
             raise
+        self.counts["answered"] += 1
         self._note(peer, addresses)
         return answer
 

@@ -205,6 +205,10 @@ class Book:
         found = self._accounts.get(peer)
         return found is not None and found.banned(now)
 
+    def count_banned(self, now: float) -> int:
+        """Return how many peers are kept out."""
+        return sum(account.banned(now) for account in self._accounts.values())
+
     def open_body(self, account: Account, now: float, size: int) -> float:
         """Count a body of this peer as ``Account.open_body`` does, if there is room for it."""
         if self.held + size > self.limits.bodies:

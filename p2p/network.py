@@ -13,6 +13,7 @@ Rules that it keeps, each against a trap of libp2p 0.8.1 (docs/explanation/libp2
 
 import logging
 import socket
+import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
@@ -49,6 +50,10 @@ MAX_READ = 1 << 20
 """Bytes asked of a socket at once; stock asks for whatever length the stranger announced."""
 MAX_NEGOTIATION = 1024
 """Bytes of one multistream-select message, as go-libp2p and js-libp2p have it."""
+RTT_AT = 68
+"""Where in Linux's struct tcp_info the smoothed round trip stands, four bytes of microseconds."""
+TCP_INFO_SIZE = 104
+"""Bytes of it that are asked for: those that every kernel has."""
 DEAD_AFTER = 30
 """Seconds after which the kernel gives up a peer that acknowledges nothing."""
 CONNECTIONS_PER_PEER = 8
@@ -180,6 +185,7 @@ class Network(Swarm):
         self._dials: dict[ID, trio.Event] = {}
         self._handshakes = 0
         self._by_ip: dict[str, int] = {}
+        self.parted: list[Callable[[str], None]] = []
         self._handshakes_by_ip: dict[str, int] = {}
 
     # --- dialling ---
@@ -340,6 +346,9 @@ class Network(Swarm):
         if peer_id != self.self_id and not self.get_connections(peer_id):
             self.peerstore.peer_data_map.pop(peer_id, None)  # type: ignore[attr-defined]
             self.peerstore.peer_record_map.pop(peer_id, None)  # type: ignore[attr-defined]
+            if not self._closing:
+                for tell in self.parted:
+                    tell(str(peer_id))
 
 
 class _counted:  # noqa: N801  a context manager, named like contextlib's
@@ -391,3 +400,23 @@ async def _close_quietly(conn: INetConn) -> None:
 def connected_since(conn: INetConn) -> float:
     """Unix time at which the connection was made."""
     return float(getattr(conn, "_created_at", time.time()))
+
+
+def dialled_us(conn: INetConn) -> bool:
+    """Say whether the peer made the connection."""
+    return conn.muxed_conn.is_initiator is False
+
+
+def round_trip(conn: INetConn) -> float | None:
+    """Seconds of a round trip as the kernel measured it; None where it does not tell."""
+    session = getattr(conn.muxed_conn, "secured_conn", None)
+    stream = getattr(session, "socket_stream", None)
+    if stream is None or not hasattr(socket, "TCP_INFO"):
+        return None
+    try:
+        told = stream.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, TCP_INFO_SIZE)
+    except (OSError, trio.ClosedResourceError):  # it is gone
+        return None
+    if len(told) < RTT_AT + 4:
+        return None
+    return int.from_bytes(told[RTT_AT : RTT_AT + 4], sys.byteorder) / 1e6

@@ -64,12 +64,19 @@ class Bucket:
 class Meter:
     """One direction of one peer: its own bucket and the common one."""
 
-    __slots__ = ("_common", "_lock", "_own")
+    __slots__ = ("_common", "_lock", "_moved", "_own")
 
-    def __init__(self, common: Bucket, own: Bucket, lock: threading.Lock) -> None:
+    def __init__(
+        self,
+        common: Bucket,
+        own: Bucket,
+        lock: threading.Lock,
+        moved: Counter[str] | None = None,
+    ) -> None:
         self._common = common
         self._own = own
         self._lock = lock
+        self._moved: Counter[str] = Counter() if moved is None else moved
 
     @property
     def limited(self) -> bool:
@@ -92,6 +99,11 @@ class Meter:
             now = time.monotonic()
             return max(self._own.reserve(size, now), self._common.reserve(size, now))
 
+    def count(self, kind: str, size: int) -> None:
+        """Count bytes that have moved, by what carried them: stream, lane, web, gateway."""
+        with self._lock:  # lanes count in threads of their own
+            self._moved[kind] += size
+
 
 @dataclass(frozen=True, slots=True)
 class PeerRates:
@@ -111,6 +123,9 @@ class Rates:
         self._down = Bucket(self.limits.down)
         self._peers: OrderedDict[str, tuple[PeerRates, Bucket, Bucket]] = OrderedDict()
         self._served: Counter[str] = Counter()
+        self.sent: Counter[str] = Counter()
+        """Bytes that have gone up, by what carried them; ``received``: those that came down."""
+        self.received: Counter[str] = Counter()
 
     def change(self, **limits: int | None) -> Limits:
         """Set some of the limits (the fields of ``Limits``), and return all."""
@@ -137,6 +152,10 @@ class Rates:
         if not self._served[peer]:
             del self._served[peer]
 
+    def uploads(self) -> dict[str, int]:
+        """How many files each peer is sent now; of those whom the limits let in."""
+        return dict(self._served)
+
     def of(self, peer: str) -> PeerRates:
         """The meters of one peer, the same ones for all of its connections."""
         with self._lock:
@@ -146,7 +165,8 @@ class Rates:
                     self._peers.popitem(last=False)
                 up, down = Bucket(self.limits.up_per_peer), Bucket(self.limits.down_per_peer)
                 rates = PeerRates(
-                    Meter(self._up, up, self._lock), Meter(self._down, down, self._lock)
+                    Meter(self._up, up, self._lock, self.sent),
+                    Meter(self._down, down, self._lock, self.received),
                 )
                 found = self._peers[peer] = rates, up, down
             else:

@@ -21,6 +21,7 @@ The rules:
 """
 
 from bisect import bisect_right
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
@@ -93,6 +94,9 @@ class Swarm:
         self._todo = self._row(dict(enumerate(wanted)))  # neither verified nor being read
         self._left = self._todo.copy()  # not verified
         self._sources: dict[str, _Source] = {}
+        self.stolen: Counter[str] = Counter()
+        """By source, leaves that others read in its place; ``twice``: that others read, too."""
+        self.twice: Counter[str] = Counter()
         self._cursor = self._place(origin)
         self.remaining = sum(
             self._bytes(file, first, stop)
@@ -229,7 +233,10 @@ class Swarm:
         task, start = best
         stolen = Task(source, task.file, start, task.stop, start, now)
         if start > task.position:
+            self.stolen[task.source] += task.stop - start
             task.stop = start
+        else:
+            self.twice[task.source] += 1
         return stolen
 
     def _theft(self, mine: _Source, victim: _Source, task: Task, now: float) -> int | None:

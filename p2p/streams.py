@@ -61,6 +61,7 @@ class PeerStream:
         except (MuxedStreamError, MuxedConnError, IOException) as exc:
             raise trio.BrokenResourceError(str(exc)) from exc
         self._account.bytes_out += len(data)
+        self._rates.up.count("stream", len(data))
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
         """Return some bytes, ``b""`` at the end; trio.BrokenResourceError after a reset."""
@@ -75,6 +76,7 @@ class PeerStream:
             raise trio.BrokenResourceError(str(exc)) from exc
         self._ended = not data
         self._account.bytes_in += len(data)
+        down.count("stream", len(data))
         wait = down.reserve(len(data))
         if wait:
             await trio.sleep(wait)

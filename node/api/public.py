@@ -211,6 +211,7 @@ class _Metered:
         await trio.sleep(self._up.reserve(len(view)))
         await self._stream.send_all(view)
         self._account.bytes_out += len(view)
+        self._up.count("gateway", len(view))
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
         return await self._stream.receive_some(max_bytes)

@@ -10,6 +10,7 @@ Each engine runs in a task of the fleet's nursery; leaving ``open_fleet`` ends t
 
 import logging
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
@@ -58,6 +59,8 @@ class Fleet:
         self._models: dict[str, Model] = {}
         self._lost: dict[str, tuple[Entry, str]] = {}
         """What was served before and cannot be now, and why: it may be again at the next start."""
+        self.starts: Counter[tuple[str, str]] = Counter()
+        """By model, how often its engine was started, failed to start, or died and came again."""
         self._admitting = trio.Lock()
         self._changed = trio.Event()
 
@@ -271,7 +274,9 @@ class Fleet:
         """Load a model, and tell those who wait how it went."""
         try:
             await self._load(model, report)
+            self.starts[model.entry.name, "started"] += 1
         except AllodError as exc:
+            self.starts[model.entry.name, "failed"] += 1
             attempt.error = exc
         finally:
             model.attempt = None
@@ -333,6 +338,7 @@ class Fleet:
         with self._node.store.using(model.entry.manifest):  # gc leaves its files alone
             died = await run_engine(model, start, self._terms, failure, task_status=task_status)
         if died and not model.retired:
+            self.starts[model.entry.name, "died"] += 1
             await self._revive(model)
 
     async def _revive(self, model: Model) -> None:

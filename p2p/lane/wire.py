@@ -118,8 +118,10 @@ class Wire:
             piece = meter.piece
             self._fill(view[:piece])
             view = view[piece:]
+            meter.count("lane", piece)
             self.pause(meter.reserve(piece))
         self._fill(view)
+        meter.count("lane", len(view))
         self.pause(meter.reserve(len(view)))
 
     def _fill(self, view: memoryview) -> None:
@@ -157,6 +159,7 @@ class Wire:
                 break
             self.pause(meter.reserve(count))
             self.send(buffer[:count])
+            meter.count("lane", count)
             sent += count
         return sent
 
@@ -177,6 +180,7 @@ class Wire:
                     raise self.gone(exc) from exc
                 if not count:
                     return sent
+                meter.count("lane", count)
                 sent += count
                 if count >= SEND_PIECE:
                     deadline = time.monotonic() + self.limits.send

@@ -109,6 +109,7 @@ class _Metered:
         if self._down.limited:
             size = min(size, self._down.piece)
         data = await self._stream.receive_some(size)
+        self._down.count("web", len(data))
         wait = self._down.reserve(len(data))
         if wait:
             await trio.sleep(wait)

@@ -31,13 +31,15 @@ HANG = 60  # seconds; only stops a hang
 FIRST, SECOND = (CID.of(text, Codec.JSON) for text in (b'{"a":1}', b'{"a":2}'))
 CALL = Call("chat/completions", b'{"model":"m"}', stream=True)
 ENGINE = """
-import socket, sys, threading
+import os, socket, sys, threading
 server = socket.socket(socket.AF_UNIX); server.bind(sys.argv[1]); server.listen()
 print("ready", flush=True)
 def answer(client):
     data = b""
     while not data.endswith(b"}"):
         data += client.recv(65536)
+    if b"die" in data:
+        os._exit(1)
     client.sendall(b"HTTP/1.1 200 OK\\r\\ncontent-type: text/event-stream\\r\\n"
                    b"content-length: 5\\r\\n\\r\\nhello")
     client.close()
@@ -190,6 +192,24 @@ async def test_many_wait_for_one_load(scene: Scene, node: Any) -> None:
                 scene.wait.set()
         assert answers == [b"hello"] * 2
         assert scene.prepared == 1
+
+
+async def test_how_engines_fare_is_counted(scene: Scene, node: Any) -> None:
+    """What started, what failed to, and what died and came again: metrics tell it."""
+    async with open_fleet(node, "peer") as fleet:
+        await fleet.add(Entry("m", FIRST))
+        with trio.fail_after(HANG):
+            with pytest.raises(AllodError):
+                async with fleet.ask(fresh(fleet), replace(CALL, body=b'{"model":"die"}')):
+                    pass
+            await fleet.warm("m", lambda event: None)
+        assert fleet.starts == {("m", "started"): 2, ("m", "died"): 1}
+        await fleet.remove("m")
+        scene.engine = ScriptedEngine(scene.engine._script.with_name("gone.py"))
+        await fleet.add(Entry("m", FIRST))
+        with trio.fail_after(HANG), pytest.raises(AllodError):
+            await fleet.warm("m", lambda event: None)
+        assert fleet.starts["m", "failed"] == 1
 
 
 async def test_a_stop_while_it_loads(scene: Scene, node: Any) -> None:

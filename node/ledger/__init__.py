@@ -214,8 +214,9 @@ def _broken(path: Path) -> Iterator[None]:
     except IndexBroken as exc:
         raise StoreError(
             exc.message,
-            next=f"Stop the node and move {path} away, with its -wal and -shm; a new one is made, "
-            "without the tokens and the usage in it.",
+            next=f"Stop the node and move {path} away, with its -wal and -shm; put a backup or the "
+            "copy of before an upgrade (.bak-v) there, or a new one is made, without the tokens "
+            "and the usage in it.",
         ) from exc
 
 

@@ -12,7 +12,9 @@ before BEGIN or after COMMIT, never between them.
 A statement costs a tenth of a millisecond: nothing here is called once a leaf.
 """
 
+import os
 import sqlite3
+import stat
 from collections.abc import (
     AsyncIterator,
     Awaitable,
@@ -29,6 +31,7 @@ import aiosqlite
 import trio
 import trio_asyncio
 
+from node.store import durable
 from node.store.migrations import STEPS
 from p2p.errors import DiskFull, ReadOnly, StoreError
 
@@ -37,6 +40,8 @@ Rows = list[tuple[Any, ...]]
 
 CLEAN: Final = "clean"
 """Set when the store was closed in order: then the index needs no comparison with the disk."""
+COPY: Final = ".bak-v"
+"""Stands before the version in the name of the copy that is kept when a database is upgraded."""
 _BATCH: Final = 20_000  # rows given to one executemany: some MB of Python objects
 
 
@@ -169,7 +174,7 @@ class Index:
 
 
 async def _connect(path: Path, steps: Sequence[str], what: str) -> aiosqlite.Connection:
-    """Open the database and bring it to the present shape."""
+    """Open the database and bring it to the present shape; a copy of an older one is kept."""
     database = await aiosqlite.connect(path, isolation_level=None)
     try:
         await database.execute_fetchall("PRAGMA journal_mode = WAL")
@@ -180,6 +185,8 @@ async def _connect(path: Path, steps: Sequence[str], what: str) -> aiosqlite.Con
         [[version]] = await database.execute_fetchall("PRAGMA user_version")
         if version > len(steps):
             raise IndexBroken(f"The {what} has version {version}, this program knows {len(steps)}.")
+        if 0 < version < len(steps):
+            await _keep_copy(database, path, version)
         for number, step in enumerate(steps[version:], version + 1):
             await database.executescript(
                 f"BEGIN IMMEDIATE; {step}; PRAGMA user_version = {number}; COMMIT;"
@@ -188,6 +195,40 @@ async def _connect(path: Path, steps: Sequence[str], what: str) -> aiosqlite.Con
         await database.close()
         raise
     return database
+
+
+async def _keep_copy(database: aiosqlite.Connection, path: Path, version: int) -> None:
+    """Keep the database as it is beside it, before it changes its shape; older copies go.
+
+    Who goes back to the program of before finds there what it can read.
+    """
+    with durable.disk_errors("keep a copy of a database before its upgrade"):
+        new = _begin_copy(path)
+        await database.execute_fetchall("VACUUM INTO ?", (str(new),))
+        _end_copy(path, new, version)
+
+
+def _begin_copy(path: Path) -> Path:
+    """Make the empty file that the copy goes into, as secret as the database is."""
+    new = path.with_name(f"{path.name}.new")
+    durable.unlink(new)
+    os.close(durable.create(new, stat.S_IMODE(path.stat().st_mode)))
+    return new
+
+
+def _end_copy(path: Path, new: Path, version: int) -> None:
+    """Wait for the copy's bytes, give it its name, and take older ones away."""
+    fd = os.open(new, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        durable.sync_file(fd)
+    finally:
+        os.close(fd)
+    copy = path.with_name(f"{path.name}{COPY}{version}")
+    durable.rename(new, copy)
+    durable.sync_folder(path.parent)
+    for old in path.parent.glob(f"{path.name}{COPY}*"):
+        if old != copy:
+            durable.unlink(old)
 
 
 @asynccontextmanager

@@ -281,7 +281,7 @@ class Store:
         manifest: Manifest,
         bundles: Sequence[bytes],
         *,
-        pin: bool,
+        pin: bool | None,
         complete: bool,
         petname: str | None = None,
         linked: Mapping[str, Path] | None = None,
@@ -291,6 +291,7 @@ class Store:
 
         ``complete``: all its files are here, or ``StoreError``. ``linked``: where the owner has the
         files, by their paths in the release. ``directory_blocks``: built again where not given.
+        ``pin`` None: as it was, and not pinned if it is new.
         """
         await self._releases.record(
             manifest,
@@ -418,6 +419,15 @@ class Store:
     async def _pin(self, manifest_cid: CID, pinned: bool) -> None:
         async with self._shelf.changing:
             await self._releases.set(manifest_cid, pinned=pinned)
+
+    async def discard(self, manifest_cid: CID) -> bool:
+        """Forget a release and delete what no other release needs of it; ``NotFound``.
+
+        False, and nothing is done, for one that is pinned or in use.
+        """
+        await self._releases.get(manifest_cid)
+        report = await collect(self._shelf, self._releases, self._partials, only=manifest_cid)
+        return report.releases > 0
 
     async def remove(self, manifest_cid: CID) -> None:
         """Forget a release, pinned or not; its files stay until ``gc``. ``NotFound``."""

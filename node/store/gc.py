@@ -3,7 +3,7 @@
 import os
 import shutil
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import trio
@@ -40,16 +40,32 @@ class _Found:
     outlines: set[CID]
     quarantined: list[Path]
 
+    def of(self, named: Collection[CID]) -> "_Found":
+        """Return what there is of these files alone."""
+        partials = {cid: size for cid, size in self.partials.items() if cid in named}
+        return _Found(self.orphans & set(named), partials, self.outlines & set(named), [])
+
 
 async def collect(
-    shelf: Shelf, releases: Releases, partials: Partials, *, dry_run: bool
+    shelf: Shelf,
+    releases: Releases,
+    partials: Partials,
+    *,
+    dry_run: bool = False,
+    only: CID | None = None,
 ) -> GcReport:
-    """Delete what nobody keeps: see ``Store.gc``."""
+    """Delete what nobody keeps: see ``Store.gc``; with ``only`` one release alone is looked at."""
     async with shelf.changing:
         rows = await shelf.rows.files()
         found = await durable.on_disk("look through the store", lambda: _look(shelf, rows.keys()))
+        claims = await releases.rows.claims()
+        if only is not None:
+            claims = [one if one.manifest == only else replace(one, pinned=True) for one in claims]
+            named = {cid for one in claims if one.manifest == only for cid in one.files}
+            rows = {cid: row for cid, row in rows.items() if cid in named}
+            found = found.of(named)
         plan = sweep(
-            await releases.rows.claims(),
+            claims,
             files=rows.keys() | found.orphans,
             partials=found.partials.keys(),
             outlines=found.outlines,

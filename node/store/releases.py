@@ -99,7 +99,7 @@ class Releases:
         manifest: Manifest,
         bundles: Sequence[bytes],
         *,
-        pin: bool,
+        pin: bool | None,
         complete: bool,
         petname: str | None,
         linked: Mapping[str, Path],
@@ -121,8 +121,9 @@ class Releases:
 
                 def work() -> Record:
                     before = Record.read(self._layout.manifest(manifest.cid))
+                    kept = before is not None and before.pinned
                     record = Record(
-                        pinned=pin,
+                        pinned=kept if pin is None else pin,
                         complete=complete,
                         added=before.added if before is not None else time.time(),
                         petname=petname or (before.petname if before is not None else None),

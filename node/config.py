@@ -25,6 +25,7 @@ from node.settings import (
     LimitSettings,
     LogSettings,
     PeerSettings,
+    PledgeSettings,
     PublishSettings,
     ServeSettings,
     Setting,
@@ -63,6 +64,7 @@ class Config:
     http: HttpSettings
     gateway: GatewaySettings
     serve: ServeSettings
+    pledge: PledgeSettings
     publish: PublishSettings
     log: LogSettings
     token: str = field(default="", repr=False)  # ALLOD_TOKEN: a secret, so never in the file
@@ -286,6 +288,32 @@ def child_environ(home: Path) -> dict[str, str]:
 
 
 # -- the little of the environment that is no key
+
+PLACES = ("ALLOD_HOME", "ALLOD_CONFIG", "XDG_CONFIG_HOME", "XDG_DATA_HOME", "XDG_STATE_HOME")
+
+
+def place_variables(environ: Mapping[str, str] | None = None) -> dict[str, str]:
+    """Return the variables that are set and say where this node's files lie."""
+    env = os.environ if environ is None else environ
+    return {name: env[name] for name in PLACES if env.get(name)}
+
+
+def user_units(environ: Mapping[str, str] | None = None) -> Path:
+    """Return the folder in which systemd looks for this user's units."""
+    env = os.environ if environ is None else environ
+    return _xdg(env, "XDG_CONFIG_HOME", ".config").parent / "systemd" / "user"
+
+
+def service_manager(environ: Mapping[str, str] | None = None) -> tuple[str, float]:
+    """Return the socket of the systemd that started this process, and its watchdog's seconds.
+
+    Empty and 0 where there is none, or it means another process.
+    """
+    env = os.environ if environ is None else environ
+    address, micros = env.get("NOTIFY_SOCKET", ""), env.get("WATCHDOG_USEC", "")
+    mine = env.get("WATCHDOG_PID", str(os.getpid())) == str(os.getpid())
+    good = mine and micros.isascii() and micros.isdecimal() and len(micros) < 16
+    return (address if address[:1] in ("/", "@") else ""), int(micros) / 1e6 if good else 0.0
 
 
 def wants_trace(environ: Mapping[str, str] | None = None) -> bool:

@@ -13,14 +13,17 @@ from node.api.control import control_routes
 from node.api.gateway import Gateway
 from node.api.hub import hub_routes
 from node.api.loopback import loopback_app, serve_loopback
+from node.api.metrics import behind, counted, counted_handler, metrics_routes
 from node.api.mount import peer_routes
 from node.api.ollama import ollama_routes
 from node.api.openai import openai_routes
+from node.api.page import page_routes
 from node.api.peer import PeerApi
 from node.api.public import serve_public
 from node.api.read import read_routes
 from node.config import Config
 from node.messages import NoParams
+from node.metrics import HttpCounts, LogCounts, counting_logs
 from node.node import Node, open_node
 from node.operations import OPERATIONS
 from node.presence import announce_node, make_token
@@ -39,7 +42,18 @@ async def run_daemon(
 
     ``then`` is done after that; what it raises ends the node.
     """
-    token = make_token(config)
+    with counting_logs() as logs:
+        await _run(config, ready, then, logs, task_status)
+
+
+async def _run(
+    config: Config,
+    ready: Callable[[dict[str, Any]], None],
+    then: Callable[[Node], Awaitable[None]] | None,
+    logs: LogCounts,
+    task_status: Any,
+) -> None:
+    token, http = make_token(config), HttpCounts()
     network = not config.p2p.offline
     async with (
         open_node(config, network=network, control_token=token) as node,
@@ -47,22 +61,24 @@ async def run_daemon(
         open_serving(node) as desk,
     ):
         routes = [
-            *control_routes(node, token),
-            *read_routes(node.reader, token),
-            *peer_routes(PeerApi(node.store, gate=node.gate)),
-            *openai_routes(desk),
-            *ollama_routes(desk),
-            *hub_routes(node, node.reader),
+            *behind("control", control_routes(node, token)),
+            *behind("read", read_routes(node.reader, token)),
+            *behind("content", peer_routes(PeerApi(node.store, gate=node.gate))),
+            *behind("metrics", metrics_routes(node, http, logs)),
+            *behind("openai", openai_routes(desk)),
+            *behind("page", page_routes()),  # before Ollama's, which has / for everybody else
+            *behind("ollama", ollama_routes(desk)),
+            *behind("hub", hub_routes(node, node.reader)),
         ]
-        app = loopback_app(routes, origins=config.serve.origins)
+        app = counted(loopback_app(routes, origins=config.serve.origins), http)
         async with trio.open_nursery() as nursery:
+            nursery.start_soon(node.jobs.run)
             url = await nursery.start(serve_loopback, app, config.http.port)
             node.http_url = url
             if config.gateway.listen and node.host is not None:
                 gateway = partial(serve_public, listen=config.gateway.listen, budget=node.host)
-                node.gateway_urls = tuple(
-                    await nursery.start(gateway, Gateway(node.store, node.gate))
-                )
+                public = counted_handler(Gateway(node.store, node.gate), "gateway", http)
+                node.gateway_urls = tuple(await nursery.start(gateway, public))
             with announce_node(config, http=url, token=token):
                 ready(await OPERATIONS["status"].run(node, NoParams(), lambda event: None))
                 task_status.started()

@@ -292,10 +292,11 @@ class FetchParams:
     yes: bool = False  # answers trust on first use with yes
     offline: bool = False  # only what this store holds
     revision: str = ""  # a version, or a manifest CID
-    pin: bool = True  # what was asked for by name stays until it is unpinned
+    pin: bool | None = True  # what was asked for by name stays until unpinned; None: as it was
     ask: bool = False  # somebody can be asked about a publisher who is new here
     statement_only: bool = False  # what the publisher signed, and no file
     hf_cache: str = ""  # absolute folder: Hugging Face's cache to put the files into, too
+    explain: bool = False  # the result says who sent what, and what was slow
 
 
 @dataclass(frozen=True, slots=True)
@@ -320,6 +321,13 @@ class ServeParams:
 
 
 @dataclass(frozen=True, slots=True)
+class JobParams:
+    """What ``cancel`` is told."""
+
+    job: int
+
+
+@dataclass(frozen=True, slots=True)
 class ModelParams:
     """A served model, by its name or a reference to its release."""
 
@@ -335,6 +343,16 @@ class LimitsParams:
     up_per_peer: str = ""
     down_per_peer: str = ""
     uploads: str = ""  # peers that are sent files at the same time, or none
+
+
+@dataclass(frozen=True, slots=True)
+class PledgeParams:
+    """What ``pledge.add`` is told."""
+
+    ref: str  # a release, or a publisher by id, petname or own key
+    keep: int = 3  # healthy copies that there are to be
+    max: str = "200GB"  # bytes that may be taken for it, or none
+    peers: tuple[str, ...] = ()  # multiaddrs to ask first
 
 
 @dataclass(frozen=True, slots=True)
@@ -379,6 +397,13 @@ class VerifyParams:
     """What ``verify`` is told; an empty ref means the whole store."""
 
     ref: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class DoctorParams:
+    """What ``doctor`` is told."""
+
+    fix: bool = False  # put modes and missing folders right
 
 
 @dataclass(frozen=True, slots=True)

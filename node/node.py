@@ -17,8 +17,11 @@ from node.claims import Claims
 from node.communities import keep_communities
 from node.config import Config
 from node.gate import Gate
+from node.jobs import Jobs
 from node.keyring import Keyring
+from node.lookout import Lookout
 from node.model_sig import ModelSigner
+from node.pledges import Book, Times
 from node.rulebook import Rulebook
 from node.store import Store, open_store
 from node.upkeep import keep_announced, keep_peers, read_peers
@@ -30,6 +33,7 @@ if TYPE_CHECKING:
     from node.accounts import Accounts
     from node.api.peer import PeerApi
     from node.crew import Network
+    from node.pledges.keeper import Keeper
     from node.reading import Reader
     from node.serving.fleet import Fleet
     from p2p.discovery import Discovery
@@ -45,7 +49,11 @@ class Node:
         self.store = store
         self.keyring = Keyring(config.folders.keys)
         self.claims = Claims()
+        self.jobs = Jobs()
+        self.lookout = Lookout(self.jobs, (*config.p2p.peers, *config.p2p.bootstrap))
         self.model_signer = ModelSigner(store, self.keyring)
+        self.book = Book(config.folders.data)
+        self.keeper: Keeper | None = None
         trust = config.folders.data / "trust"
         rulebook = Rulebook(config.folders.config_file.parent, trust / "communities")
         self.gate = Gate(rulebook, store, self.keyring, trust)
@@ -56,6 +64,7 @@ class Node:
         self.host: Host | None = None
         self.peer_api: PeerApi | None = None
         """What peers are answered over libp2p streams."""
+        self.lanes: LaneServer | None = None
         self.discovery: Discovery | None = None
         self.http_url: str | None = None
         self.gateway_urls: tuple[str, ...] = ()
@@ -94,6 +103,7 @@ class Node:
     def join(self, host: "Host", discovery: "Discovery", network: "Network") -> None:
         """Put this node on the network."""
         self.host, self.discovery, self._network = host, discovery, network
+        self.lookout.watch(host)
 
 
 @asynccontextmanager
@@ -132,6 +142,7 @@ async def _go_online(node: Node, stack: AsyncExitStack) -> None:
     from node.api.peer import PeerApi
     from node.following import Following
     from node.hearing import keep_hearing
+    from node.pledges.keeper import Keeper
     from p2p.lane import Encryption, LaneServer
 
     await node.gate.policy()  # what is wrong in it is said now, not to the first who asks
@@ -149,7 +160,7 @@ async def _go_online(node: Node, stack: AsyncExitStack) -> None:
     host.rates.change(**asdict(config.limits))
     lanes: LaneServer | None = None
     if config.lane.enabled:
-        lanes = await stack.enter_async_context(_open_lanes(node, host))
+        lanes = node.lanes = await stack.enter_async_context(_open_lanes(node, host))
     offer = lanes.offer if lanes is not None else None
     node.peer_api = PeerApi(node.store, offer, gate=node.gate)
     host.set_handler(node.peer_api)
@@ -170,7 +181,12 @@ async def _go_online(node: Node, stack: AsyncExitStack) -> None:
             node.store, node.network(), trusted=lambda: list(node.petnames().values())
         )
     )
-    nursery.start_soon(Following(node, node.network()).run)
+    check = config.pledge.check
+    node.keeper = keeper = Keeper(node, host.peer_id, node.book, Times.of(check or 300), node.jobs)
+    host.parted.append(keeper.lost)
+    nursery.start_soon(Following(node, node.network(), also=keeper.publishers).run)
+    if check is not None:
+        nursery.start_soon(keeper.run)
 
 
 def _open_lanes(node: Node, host: "Host") -> "AbstractAsyncContextManager[LaneServer]":

@@ -20,12 +20,14 @@ from node.messages import (
     BundleImportParams,
     ConfigKeyParams,
     ConfigSetParams,
+    DoctorParams,
     EndorseParams,
     Event,
     FetchParams,
     FilesParams,
     GcParams,
     ImportParams,
+    JobParams,
     KeyFileParams,
     KeyMembersParams,
     KeyNewParams,
@@ -34,6 +36,7 @@ from node.messages import (
     LimitsParams,
     ModelParams,
     NoParams,
+    PledgeParams,
     ProvenanceParams,
     PublishParams,
     ReceiptParams,
@@ -60,7 +63,11 @@ if TYPE_CHECKING:  # a command that only reads the configuration pays for none o
     from node.claims import Claims
     from node.crew import Network
     from node.gate import Gate
+    from node.jobs import Job, Jobs
     from node.keyring import Keyring
+    from node.lookout import Lookout
+    from node.pledges import Book
+    from node.pledges.keeper import Keeper
     from node.reading import Reader
     from node.serving.fleet import Fleet
     from node.store import Store
@@ -100,6 +107,14 @@ class Node(Protocol):
     @property
     def gate(self) -> "Gate": ...
     @property
+    def jobs(self) -> "Jobs": ...
+    @property
+    def book(self) -> "Book": ...
+    @property
+    def keeper(self) -> "Keeper | None": ...
+    @property
+    def lookout(self) -> "Lookout": ...
+    @property
     def default_key(self) -> str: ...
     def petnames(self) -> Mapping[str, str]: ...
     def spread(self, cids: "list[CID]") -> list[str]: ...
@@ -114,6 +129,7 @@ class Operation(Generic[P]):
     """One row of the table.
 
     ``needs`` says how much of a node it takes; ``here_only`` keeps it off the control API.
+    ``long``: it is one of the node's jobs while it runs.
     """
 
     name: str
@@ -121,12 +137,21 @@ class Operation(Generic[P]):
     run: Callable[[Node, P, Report], Awaitable[Json]]
     needs: Literal["nothing", "store", "network"]
     here_only: bool = False
+    long: bool = False
 
 
 async def perform(
-    node: Node, operation: Operation[P], params: P, listen: Callable[[Event], None]
+    node: Node,
+    operation: Operation[P],
+    params: P,
+    listen: Callable[[Event], None],
+    job: "Job | None" = None,
 ) -> Json:
-    """Run one operation; ``listen`` gets its events, thinned out, always in this thread."""
+    """Run one operation; ``listen`` gets its events, thinned out, always in this thread.
+
+    A long one is a job meanwhile, ``job`` where there is one already. Cancelled if the owner ends
+    it.
+    """
     import threading
 
     import trio
@@ -136,6 +161,8 @@ async def perform(
     def deliver(event: Event) -> None:
         passed = pace.take(event, trio.current_time())
         if passed is not None:
+            if job is not None:
+                job.hear(passed)
             listen(passed)
 
     def report(event: Event) -> None:
@@ -144,7 +171,16 @@ async def perform(
         else:  # a worker thread that hashes or writes
             token.run_sync_soon(deliver, event)
 
-    return await operation.run(node, params, report)
+    if not operation.long:
+        return await operation.run(node, params, report)
+    from node.jobs import subject_of
+
+    if job is None:
+        job = node.jobs.open(operation.name, subject_of(params))
+    with node.jobs.at_work(job):
+        result = await operation.run(node, params, report)
+        job.end_with(result)
+    return result
 
 
 # -- configuration
@@ -365,7 +401,37 @@ async def gc(node: Node, params: GcParams, report: Report) -> Json:
     """Free what nothing pinned needs."""
     from node.holdings import collect_garbage
 
-    return await collect_garbage(node.store, dry_run=params.dry_run)
+    await node.book.open()
+    with node.book.keeping(node.store):
+        return await collect_garbage(node.store, dry_run=params.dry_run)
+
+
+async def pledge_add(node: Node, params: PledgeParams, report: Report) -> Json:
+    """Promise to help keep copies."""
+    from node.pledges import verbs
+
+    return await verbs.pledge(params, node, report)
+
+
+async def pledge_list(node: Node, params: NoParams, report: Report) -> Json:
+    """Show what is pledged."""
+    from node.pledges import verbs
+
+    return await verbs.list_pledges(node)
+
+
+async def pledge_rm(node: Node, params: RefParams, report: Report) -> Json:
+    """Take a pledge back."""
+    from node.pledges import verbs
+
+    return await verbs.take_back(params.ref, node)
+
+
+async def copies(node: Node, params: RefParams, report: Report) -> Json:
+    """Count the healthy copies of a release."""
+    from node.pledges import verbs
+
+    return await verbs.copies(params.ref, node, report)
 
 
 async def verify(node: Node, params: VerifyParams, report: Report) -> Json:
@@ -533,11 +599,44 @@ async def peers(node: Node, params: NoParams, report: Report) -> Json:
     """List the peers that the running node is connected to."""
     if node.host is None:
         raise NoNode("A list of peers needs a node that is on the network, but this one is not.")
+    uploads = node.host.rates.uploads()
     found = [
-        {"peer": one.peer, "addresses": [str(each) for each in one.addresses], "since": one.since}
+        {
+            "peer": one.peer,
+            "addresses": [str(each) for each in one.addresses],
+            "since": one.since,
+            "inbound": one.inbound,
+            "round_trip": one.round_trip,
+            "uploads": uploads.get(one.peer, 0),
+        }
         for one in node.host.peers()
     ]
     return {"ok": True, "peers": found}
+
+
+async def jobs(node: Node, params: NoParams, report: Report) -> Json:
+    """List what the node works on, and what it worked on lately."""
+    return {"ok": True, "jobs": [one.json() for one in node.jobs.all()]}
+
+
+async def cancel(node: Node, params: JobParams, report: Report) -> Json:
+    """End a job."""
+    job = node.jobs.cancel(params.job)
+    return {"ok": True, "job": job.number, "operation": job.operation, "subject": job.subject}
+
+
+async def alerts(node: Node, params: NoParams, report: Report) -> Json:
+    """Say what the owner should know, each with what mends it."""
+    from node.alerts import find_alerts
+
+    return await find_alerts(node)
+
+
+async def doctor(node: Node, params: DoctorParams, report: Report) -> Json:
+    """Look at everything once, and say what is wrong."""
+    from node.doctor import examine
+
+    return await examine(params, node)
 
 
 async def limits(node: Node, params: LimitsParams, report: Report) -> Json:
@@ -600,22 +699,30 @@ _TABLE: tuple[Operation[Any], ...] = (
     Operation("status", NoParams, status, "store"),
     Operation("peers", NoParams, peers, "network"),
     Operation("limits", LimitsParams, limits, "network"),
-    Operation("publish", PublishParams, publish, "store"),
-    Operation("import", ImportParams, import_, "store"),
-    Operation("fetch", FetchParams, fetch, "network"),
+    Operation("jobs", NoParams, jobs, "store"),
+    Operation("cancel", JobParams, cancel, "store"),
+    Operation("alerts", NoParams, alerts, "store"),
+    Operation("doctor", DoctorParams, doctor, "nothing"),  # where the store is broken, too
+    Operation("publish", PublishParams, publish, "store", long=True),
+    Operation("import", ImportParams, import_, "store", long=True),
+    Operation("fetch", FetchParams, fetch, "network", long=True),
     Operation("files", FilesParams, files, "network"),
     Operation("ls", NoParams, ls, "store"),
     Operation("rm", RefParams, rm, "store"),
     Operation("pin", RefParams, pin, "store"),
     Operation("unpin", RefParams, unpin, "store"),
-    Operation("gc", GcParams, gc, "store"),
-    Operation("verify", VerifyParams, verify, "store"),
+    Operation("pledge.add", PledgeParams, pledge_add, "store"),
+    Operation("pledge.list", NoParams, pledge_list, "store"),
+    Operation("pledge.rm", RefParams, pledge_rm, "store"),
+    Operation("copies", RefParams, copies, "network"),
+    Operation("gc", GcParams, gc, "store", long=True),
+    Operation("verify", VerifyParams, verify, "store", long=True),
     Operation("provenance", ProvenanceParams, provenance, "store"),
     Operation("why", RefParams, why, "store"),
     Operation("impact", RefParams, impact, "store"),
     Operation("search", SearchParams, search, "store"),
-    Operation("bundle.export", BundleExportParams, bundle_export, "store"),
-    Operation("bundle.import", BundleImportParams, bundle_import, "store"),
+    Operation("bundle.export", BundleExportParams, bundle_export, "store", long=True),
+    Operation("bundle.import", BundleImportParams, bundle_import, "store", long=True),
     Operation("endorse", EndorseParams, endorse, "store"),
     Operation("key.new", KeyNewParams, key_new, "nothing"),
     Operation("consent.show", RefParams, consent_show, "store"),
@@ -635,7 +742,7 @@ _TABLE: tuple[Operation[Any], ...] = (
     Operation("trust.list", NoParams, trust_list, "store"),
     Operation("trust.subscribe", TrustSubscribeParams, trust_subscribe, "network"),
     Operation("trust.deny", TrustDenyParams, trust_deny, "store"),
-    Operation("serve", ServeParams, serve, "network"),
+    Operation("serve", ServeParams, serve, "network", long=True),
     Operation("stop", ModelParams, stop, "store"),
     Operation("ps", NoParams, ps, "store"),
     Operation("token.new", TokenNewParams, token_new, "nothing"),

@@ -183,6 +183,15 @@ class ServeSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class PledgeSettings:
+    """Copies that this node helps to keep."""
+
+    check: float | None = _key(
+        TIME, 300.0, "time between two looks at what is pledged; none: it is not kept", shown="5m"
+    )
+
+
+@dataclass(frozen=True, slots=True)
 class PublishSettings:
     """What ``allod publish`` assumes."""
 
@@ -199,6 +208,9 @@ class LogSettings:
         "how much the node logs",
         variable="ALLOD_LOG",
     )
+    format: str = _key(
+        one_of("text", "json"), "text", "json: one object a line, for programs that read logs"
+    )
 
 
 SECTIONS: Mapping[str, type] = {
@@ -209,6 +221,7 @@ SECTIONS: Mapping[str, type] = {
     "http": HttpSettings,
     "gateway": GatewaySettings,
     "serve": ServeSettings,
+    "pledge": PledgeSettings,
     "publish": PublishSettings,
     "log": LogSettings,
 }

@@ -3,6 +3,8 @@
 ``POST /control/v1/{operation}`` takes the operation's params as one JSON object and answers with
 a stream of lines (NDJSON, see node/messages.py): events, then one result or error. An error that
 shows before the work starts is an HTTP status with a JSON body instead.
+With ``Prefer: respond-async`` (RFC 7240) a long operation is done in the background: 202 and the
+number of its job (node/jobs.py).
 A client that hangs up cancels its operation; a blank line goes out when there is long nothing to
 say, so that both sides notice a peer that died.
 ``GET /health`` says that a node answers here, and needs no token.
@@ -15,6 +17,7 @@ import hmac
 import logging
 from collections.abc import Mapping
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 import trio
@@ -24,6 +27,7 @@ from starlette.routing import BaseRoute, Route
 from starlette.types import Receive, Scope, Send
 
 from node.api.loopback import answer_and_close, refusal
+from node.jobs import subject_of
 from node.messages import (
     MAX_REQUEST,
     Event,
@@ -34,7 +38,7 @@ from node.messages import (
     encode,
 )
 from node.operations import OPERATIONS, Node, Operation, perform
-from p2p.errors import AllodError
+from p2p.errors import AllodError, Busy
 
 BODY_TIMEOUT = 10.0  # seconds for at most 1 MiB over loopback
 HEARTBEAT = 10.0  # seconds of silence before a blank line; the client gives up after six of them
@@ -90,6 +94,10 @@ class _Control:
             except AllodError as exc:
                 problem = refusal(400, exc.code, exc.message)
             else:
+                if operation.long and "respond-async" in request.headers.get("prefer", ""):
+                    answer = _begin(self._node, operation, params)
+                    await answer(scope, receive, send)
+                    return
                 await _run(self._node, operation, params, receive, send)
                 return
         await answer_and_close(problem, scope, receive, send)
@@ -129,6 +137,17 @@ async def _read_body(receive: Receive) -> bytes | None:
         if not message.get("more_body", False):
             break
     return bytes(body)
+
+
+def _begin(node: Node, operation: Operation[Any], params: object) -> Response:
+    """Have an operation done in the background."""
+    job = node.jobs.open(operation.name, subject_of(params))
+    try:
+        node.jobs.later(job, partial(perform, node, operation, params, lambda event: None, job))
+    except Busy as exc:
+        return refusal(429, exc.code, exc.message, retry_after="60")
+    headers = {"preference-applied": "respond-async", "cache-control": "no-store"}
+    return JSONResponse({"ok": True, "job": job.number}, 202, headers)
 
 
 async def _run(

@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from node.cli.explained import explained
 from node.cli.run import Run, verb
 from node.cli.text import count_text, size_text, table
 from node.messages import FetchParams, GcParams, PublishParams, RefParams, VerifyParams
@@ -85,6 +86,7 @@ def publish(run: Run, folder: Path, kind: str | None, no_sha256: bool, **given: 
 @click.option("--dry-run", is_flag=True, help="Say how many bytes would be fetched, no more.")
 @click.option("--pin/--no-pin", default=True, help="Whether gc leaves it alone (it does).")
 @click.option("-y", "--yes", is_flag=True, help="Trust a publisher who is new here.")
+@click.option("--explain", is_flag=True, help="Say afterwards who sent what, and what was slow.")
 @_offline
 def fetch(run: Run, local_dir: Path | None, hf_cache: str | None, **given: Any) -> int:
     """Fetch a release, or a part of it.
@@ -113,10 +115,10 @@ def fetch(run: Run, local_dir: Path | None, hf_cache: str | None, **given: Any) 
         run.note("Interrupted. The same command goes on where it was.")
         raise
     moved = found["bytes"]
+    lines = explained(found["explain"]) if "explain" in found else []
     if params.dry_run:
         text = f"would fetch {size_text(moved['total'] - moved['local'])}"
-        return run.show(found, [f"{text}; {size_text(moved['local'])} are here already"])
-    lines = []
+        return run.show(found, [*lines, f"{text}; {size_text(moved['local'])} are here already"])
     if not run.quiet:
         sources = count_text(len(found["sources"]), "source")
         lines.append(

@@ -42,9 +42,12 @@ def demo(run: Run, chat: bool) -> int:
 @click.option("--up", "up_", metavar="RATE", help="Bytes a second sent, such as 10MB, or none.")
 @click.option("--down", metavar="RATE", help="Bytes a second received, such as 10MB, or none.")
 @click.option("--offline", is_flag=True, help="Touch no network; answer on loopback only.")
+@click.option("--install-service", is_flag=True,
+              help="Have this machine run it, with these options, from now on.")  # fmt: skip
 def up(
     run: Run, peers: tuple[str, ...], bootstrap: tuple[str, ...],
     port: str | None, http_port: str | None, up_: str | None, down: str | None, offline: bool,
+    install_service: bool,
 ) -> int:  # fmt: skip
     """Run the node until Ctrl-C or SIGTERM.
 
@@ -63,6 +66,10 @@ def up(
         "p2p.offline": "true" if offline else None,
     }
     config = run.config({key: value for key, value in given.items() if value})
+    if install_service:
+        from node.cli.service import install_for
+
+        return install_for(run, config)
     running = find_node(config.folders)
     if running is not None:
         raise StoreBusy(
@@ -74,6 +81,8 @@ def up(
     def ready(status: dict[str, Any]) -> None:
         shown = ",".join(status["addresses"])
         line = f"ready peer={status['peer']} http={status['http']} addresses={shown}"
+        if status["gateway"]:
+            line += f" gateway={','.join(status['gateway'])}"
         run.show(status, [line])
         sys.stdout.flush()  # a script waits for the line
 
@@ -89,15 +98,24 @@ def run_node(
 
     ``then``: what is done once it serves; what that raises ends the node.
     """
+    import logging
     import os
     import signal
 
     import trio
 
     from node.client import unwrap
+    from node.config import service_manager
     from node.daemon import run_daemon
+    from node.service import Manager
 
     code = 0
+    log = logging.getLogger(__name__)
+    manager = Manager(*service_manager())
+
+    def serves(status: dict[str, Any]) -> None:
+        ready(status)
+        manager.tell("READY=1", f"STATUS=Answers at {status['http']}")
 
     async def main() -> None:
         async with trio.open_nursery() as nursery:
@@ -111,12 +129,16 @@ def run_node(
                         if work.cancel_called:
                             os._exit(INTERRUPTED)
                         code = INTERRUPTED if number == signal.SIGINT else 0
+                        log.info("ending, by %s", signal.Signals(number).name)
+                        manager.tell("STOPPING=1")
                         work.cancel()
 
             await nursery.start(watch)
+            nursery.start_soon(manager.keep_alive)
             with work:
-                await run_daemon(config, ready=ready, then=then)
+                await run_daemon(config, ready=serves, then=then)
             nursery.cancel_scope.cancel()
+            log.info("stopped in order")
 
     try:
         trio.run(main)
@@ -130,7 +152,9 @@ def start_logging(config: "Config") -> None:
     import logging
     from logging.handlers import RotatingFileHandler
 
-    layout = logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s")
+    from node.logs import log_layout
+
+    layout = log_layout(config.log.format)
     handlers: list[logging.Handler] = [logging.StreamHandler()]
     try:
         config.folders.logs.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -154,8 +178,17 @@ def start_logging(config: "Config") -> None:
 
 
 @verb(example="allod status --json")
-def status(run: Run) -> int:
-    """Say who this node is and what it holds."""
+@click.argument("ref", default="")
+def status(run: Run, ref: str) -> int:
+    """Say who this node is and what it holds.
+
+    With a release: how many healthy copies of it were seen, and whose. Those that are pledged are
+    looked at all the time, others now.
+    """
+    if ref:
+        from node.cli.pledge import show_copies
+
+        return show_copies(run, ref)
     found = run.call("status")
     store = found["store"]
     quota = "no quota" if store["quota"] is None else f"quota {size_text(store['quota'])}"
@@ -163,6 +196,7 @@ def status(run: Run) -> int:
         f"node       {'runs, ' + found['http'] if found['http'] else 'does not run'}",
         f"peer id    {found['peer']}",
         *(f"address    {address}" for address in found["addresses"]),
+        *(f"gateway    {url}" for url in found["gateway"]),
         f"peers      {found['peers']}",
         f"store      {size_text(store['bytes'])}, {quota}",
         f"serves     {count_text(len(found['serving']), 'release')}",

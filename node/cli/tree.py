@@ -11,9 +11,11 @@ from node.cli import VERSION
 
 # Where each command lives, in the order of the help.
 BRANCHES = {
-    "start": ("demo", "up", "status", "peers", "limits"),
+    "start": ("demo", "up", "page", "status", "peers", "limits", "jobs", "cancel", "doctor",
+              "service"),
     "share": (
         "publish", "import", "fetch", "search", "files", "ls", "rm", "pin", "unpin", "gc", "verify",
+        "pledge",
     ),
     "serve": ("serve", "run", "ps", "stop", "token", "usage", "receipt"),
     "trust": (
@@ -25,9 +27,15 @@ ALIASES = {"pull": "fetch"}
 # The modules of those commands that do not live in their branch's.
 _ELSEWHERE = {
     "import": "hub",
+    "page": "page",
+    "doctor": "doctor",
+    "service": "service",
+    "jobs": "page",
+    "cancel": "page",
     "token": "token",
     "usage": "token",
     "receipt": "token",
+    "pledge": "pledge",
     "search": "views",
     "files": "views",
     "trust": "policy",

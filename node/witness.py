@@ -239,7 +239,7 @@ class Witness:
 
 
 @dataclass(frozen=True, slots=True)
-class _Opened:
+class OnDisk:
     """A file on disk as a policy's ``Content``."""
 
     fd: int
@@ -261,7 +261,7 @@ def _look(held: Iterable[tuple[File, Path, int]]) -> dict[CID, Finding]:
         except FileNotFoundError:
             continue
         try:
-            finding = look_into(file.path, _Opened(fd, size))
+            finding = look_into(file.path, OnDisk(fd, size))
         finally:
             os.close(fd)
         if finding is not None:

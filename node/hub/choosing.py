@@ -19,6 +19,7 @@ from node.hub.repository import Repository
 from node.importers.folder import FoundFile
 from node.importers.hub import HubFile
 from node.importers.suffixes import WEIGHTS, suffix
+from node.witness import OnDisk
 from p2p.errors import NotFound, Refused, SourceChanged, UsageError, VerificationFailed
 from p2p.manifest import Kind
 from p2p.paths import check_paths
@@ -151,19 +152,6 @@ def _matches(path: str, patterns: Iterable[str]) -> bool:
     return any(fnmatchcase(path, one + "*" if one.endswith("/") else one) for one in patterns)
 
 
-@dataclass(frozen=True, slots=True)
-class _Opened:
-    """A file on disk as ``p2p.policy.contents`` reads it."""
-
-    fd: int
-    size: int
-
-    def read(self, start: int, size: int) -> bytes:
-        if start >= self.size:  # what looks like a pickle may say that it goes on anywhere
-            return b""
-        return os.pread(self.fd, max(0, min(size, self.size - start)), start)
-
-
 def _look_at(path: str, place: Path) -> tuple[int, Finding | None]:
     """Return a file's bytes, and what it is if it should not just be opened."""
     try:
@@ -172,6 +160,6 @@ def _look_at(path: str, place: Path) -> tuple[int, Finding | None]:
         raise SourceChanged(f"{place} can no longer be read: {exc.strerror}.") from exc
     try:
         size = os.fstat(fd).st_size
-        return size, look_into(path, _Opened(fd, size))
+        return size, look_into(path, OnDisk(fd, size))
     finally:
         os.close(fd)

@@ -277,3 +277,15 @@ def same_files(left: Path, right: Path) -> None:
         with file.open("rb") as one, other.open("rb") as two:
             while data := one.read(MIB):
                 assert two.read(MIB) == data, other
+
+
+@asynccontextmanager
+async def bootstrap(home: Path) -> AsyncIterator[Node]:
+    """A bootstrap server."""
+    person = Person(home)
+    words = ["-m", "bootstrap", "--json", "--port", "0", "--http-port", "0"]
+    words += ["--home", str(home), "--listen", "127.0.0.1"]
+    async with program(words, person.environ) as running:
+        node = Node(running)
+        await node.ready()
+        yield node

@@ -1,14 +1,13 @@
 """Whole nodes in processes of their own, over real connections: a release reaches them all."""
 
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 import trio
 
-from tests.network.people import Json, Node, Person, program, same_files
+from tests.network.people import Json, Node, Person, bootstrap, same_files
 from tests.releases import MIB, noise, safetensors_bytes, write_folder
 
 FILES = {
@@ -26,18 +25,6 @@ SIZE = sum(len(data) for data in FILES.values())
 def folder(tmp_path: Path) -> Path:
     """The folder of a release."""
     return write_folder(tmp_path / "tiny", FILES)
-
-
-@asynccontextmanager
-async def bootstrap(home: Path) -> AsyncIterator[Node]:
-    """A bootstrap server."""
-    person = Person(home)
-    words = ["-m", "bootstrap", "--json", "--port", "0", "--http-port", "0"]
-    words += ["--home", str(home), "--listen", "127.0.0.1"]
-    async with program(words, person.environ) as running:
-        node = Node(running)
-        await node.ready()
-        yield node
 
 
 async def swarm_story(tmp_path: Path, folder: Path, count: int) -> None:

@@ -3,8 +3,7 @@
 import json
 import random
 import shutil
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ from node.node import open_node
 from node.operations import OPERATIONS
 from node.store.releases import Record
 from p2p.cid import CID
-from tests.network.people import Json, Node, Person, program
+from tests.network.people import Json, Node, Person, bootstrap
 from tests.releases import MIB, noise, write_folder
 
 FILES = {"model.bin": noise(3 * MIB + 12345, 1), "config.json": b'{"a": 1}'}
@@ -29,18 +28,6 @@ FILES = {"model.bin": noise(3 * MIB + 12345, 1), "config.json": b'{"a": 1}'}
 def folder(tmp_path: Path) -> Path:
     """The folder of a release."""
     return write_folder(tmp_path / "tiny", FILES)
-
-
-@asynccontextmanager
-async def bootstrap(home: Path) -> AsyncIterator[Node]:
-    """A bootstrap server."""
-    person = Person(home)
-    words = ["-m", "bootstrap", "--json", "--port", "0", "--http-port", "0"]
-    words += ["--home", str(home), "--listen", "127.0.0.1"]
-    async with program(words, person.environ) as running:
-        node = Node(running)
-        await node.ready()
-        yield node
 
 
 def member(home: Path, *known: str, check: str = "2s") -> Person:

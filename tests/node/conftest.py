@@ -8,9 +8,12 @@ from typing import Any
 import pytest
 import trio
 
+from node.cli import main
 from node.store import Store, open_store
 
 Stores = Callable[..., Awaitable[Store]]
+Said = Callable[..., tuple[int, str, str]]
+"""A command line, and what came of it: exit code, stdout, stderr."""
 
 
 @pytest.fixture
@@ -60,3 +63,17 @@ def heard() -> Iterator[Heard]:
     yield handler
     log.removeHandler(handler)
     log.setLevel(level)
+
+
+@pytest.fixture
+def allod(capfd: pytest.CaptureFixture[str]) -> Said:
+    """Run a command line in this process; return exit code, stdout, stderr."""
+
+    def run(*words: str) -> tuple[int, str, str]:
+        capfd.readouterr()
+        code = main(words)
+        out, err = capfd.readouterr()
+        assert "Traceback" not in out + err
+        return code, out, err
+
+    return run

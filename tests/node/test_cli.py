@@ -11,7 +11,7 @@ import struct
 import subprocess
 import sys
 import termios
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -21,7 +21,7 @@ import click
 import pytest
 import trio
 
-from node.cli import _tell, main
+from node.cli import _tell
 from node.cli.progress import Bars, Lines, describe, open_view
 from node.cli.run import Run
 from node.cli.text import duration_text, exact_size_text, plain, size_text, table
@@ -49,6 +49,7 @@ from p2p.errors import (
     UsageError,
     VerificationFailed,
 )
+from tests.node.conftest import Said
 from tests.node.door import Door, serving
 
 ALLOD = str(Path(sys.executable).with_name("allod"))
@@ -62,23 +63,6 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("ALLOD_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("TERM", "dumb")
     return tmp_path / "home"
-
-
-Said = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def allod(capfd: pytest.CaptureFixture[str]) -> Said:
-    """Run a command line in this process; return exit code, stdout, stderr."""
-
-    def run(*words: str) -> tuple[int, str, str]:
-        capfd.readouterr()
-        code = main(words)
-        out, err = capfd.readouterr()
-        assert "Traceback" not in out + err
-        return code, out, err
-
-    return run
 
 
 def everything() -> Iterator[tuple[str, click.Command]]:

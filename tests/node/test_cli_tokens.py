@@ -6,7 +6,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -17,18 +17,17 @@ import trio
 from node.accounts import LOCAL, Accounts, open_accounts
 from node.api.control import control_routes
 from node.api.loopback import loopback_app, serve_loopback
-from node.cli import main
 from node.config import load_config
 from node.grant import Grant
 from node.node import open_node
 from node.presence import announce_node
 from p2p.errors import BadToken, OverLimit
+from tests.node.conftest import Said
 from tests.node.test_accounts import MANIFEST, TINY, used
 from tests.p2p.statements import ANSWERED, ASKED, BOB, EXCHANGE, RECEIPT
 
 ALLOD = str(Path(sys.executable).with_name("allod"))
 CONTROL = "the-control-token-of-this-test"
-Said = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture(autouse=True)
@@ -38,20 +37,6 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         monkeypatch.delenv(name)
     monkeypatch.setenv("ALLOD_HOME", str(tmp_path / "home"))
     return tmp_path / "home"
-
-
-@pytest.fixture
-def allod(capfd: pytest.CaptureFixture[str]) -> Said:
-    """Run a command line in this process, where no node runs; exit code, stdout, stderr."""
-
-    def run(*words: str) -> tuple[int, str, str]:
-        capfd.readouterr()
-        code = main(words)
-        out, err = capfd.readouterr()
-        assert "Traceback" not in out + err
-        return code, out, err
-
-    return run
 
 
 def use(home: Path, *uses: tuple[str, Any]) -> None:

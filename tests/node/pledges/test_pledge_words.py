@@ -1,32 +1,18 @@
 """Pledges as a person types them, where no node runs."""
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from node.cli import main
+from tests.node.conftest import Said
 from tests.releases import noise, write_folder
 
-Said = Callable[..., tuple[int, str, str]]
 
-
-@pytest.fixture
-def allod(
-    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> Said:
-    """Run a command line in this process, with a home of its own; exit code, stdout, stderr."""
+@pytest.fixture(autouse=True)
+def home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Give the commands a home of their own, where no node runs."""
     monkeypatch.setenv("ALLOD_HOME", str(tmp_path / "home"))
-
-    def run(*words: str) -> tuple[int, str, str]:
-        capfd.readouterr()
-        code = main(words)
-        out, err = capfd.readouterr()
-        assert "Traceback" not in out + err
-        return code, out, err
-
-    return run
 
 
 def test_pledges_are_made_listed_and_taken_back(allod: Said, tmp_path: Path) -> None:

@@ -30,7 +30,7 @@ STRANGE = [
     ("/alice/tiny/resolve/%00/config.json", 404),
     ("/resolve/main/config.json", 404),
     ("/resolve/", 404),
-    ("/x/resolve", 307),
+    ("/x/resolve", 404),
     ("//resolve/main/a", 404),
     ("///resolve/main/a", 404),
     ("/datasets/resolve/main/a", 404),

@@ -141,6 +141,7 @@ async def test_the_client_prints_warnings(
     world.holder.machine.called.clear()
     monkeypatch.setattr("huggingface_hub.utils._http._WARNED_TOPICS", set())
     monkeypatch.setattr(logging.getLogger("huggingface_hub"), "propagate", True)
+    caplog.set_level(logging.WARNING, "huggingface_hub")  # an import in this process silences it
     await in_thread(lambda: world.holder.api.model_info(f"{Publisher().id}/tiny"))
     assert "whom this node has no name for" in caplog.text
 

@@ -113,6 +113,7 @@ async def test_a_column_moves_no_more_than_it_must(tmp_path: Path, folder: Path)
             assert await source.sent() == moved
 
 
+@pytest.mark.long
 async def test_programs_read_files(tmp_path: Path, folder: Path) -> None:
     """open_file, workers, and trio read the same bytes; fetch brings the rest of a file."""
     from hashlib import sha256

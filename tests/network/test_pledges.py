@@ -212,6 +212,7 @@ async def churn(tmp_path: Path, folder: Path, *, count: int, keep: int, kills: i
         nodes.cancel_scope.cancel()
 
 
+@pytest.mark.long
 @pytest.mark.timeout(120)
 async def test_copies_stand_a_little_churn(tmp_path: Path, folder: Path) -> None:
     """Five nodes, one killed and replaced every five seconds for a while; no fetch fails."""

@@ -117,6 +117,7 @@ async def test_a_web_seed_that_lies_is_caught_and_the_other_gives_it(
         assert (await reader.run("verify"))["leaves"]["bad"] == 0
 
 
+@pytest.mark.long
 async def test_all_web_seeds_lie_and_a_node_comes_back(tmp_path: Path, web: Web) -> None:
     """Nothing of theirs is kept; the fetch waits, and ends with a node that has the release."""
     web.mirror.mode = web.storage.mode = "lie"
@@ -148,6 +149,7 @@ def _banned(event: Json, server: WebServer) -> bool:
     return f"https://{server.authority} is banned" in str(event.get("note", ""))
 
 
+@pytest.mark.long
 async def test_nobody_is_asked_whom_the_owner_did_not_name(tmp_path: Path, web: Web) -> None:
     """By default only the Hub's own servers are: a release cannot have another one contacted."""
     with trio.fail_after(100):

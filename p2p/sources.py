@@ -10,7 +10,7 @@ Whether the bytes are the right ones is the reader's to verify, leaf by leaf.
 import json
 import logging
 from collections.abc import AsyncIterator, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
 from typing import Literal, Protocol
 
 import trio
@@ -20,7 +20,7 @@ from p2p.cid import CID
 from p2p.errors import NetworkError, PeerFault, PeerGone, PeerRefused, TooMuch
 from p2p.host import Host
 from p2p.http import ClientResponse, HttpClient, HttpLimits, parse_content_range
-from p2p.http.client import MAX_REFUSAL, retry_after
+from p2p.http.client import MAX_REFUSAL, exactly, retry_after
 from p2p.lane.client import Lane, open_lane
 from p2p.lane.offer import MAX_OFFER, PATH, TICKET_TIME, Encryption, Offer
 from p2p.streams import PeerStream
@@ -211,16 +211,9 @@ class PeerSession:
             raise await self._refused(target, response)
         elif start:
             raise self._fault("Expected a range of a file, came all of it.")
-        if response.length not in (None, stop - start):
-            raise self._fault(f"Expected {stop - start} bytes, came {response.length}.")
-        left = stop - start
-        async for piece in response:
-            left -= len(piece)
-            if left < 0:
-                raise self._fault(f"Expected {stop - start} bytes, came more.")
-            yield piece
-        if left:
-            raise self._fault(f"Expected {stop - start} bytes, came {stop - start - left}.")
+        async with aclosing(exactly(response, stop - start, self._peer)) as pieces:
+            async for piece in pieces:
+                yield piece
 
     async def _ask(self, target: str, *headers: tuple[str, str]) -> ClientResponse:
         client = self._client

@@ -7,7 +7,7 @@ After any fault the stream's framing is unknown, so the client is no longer ``us
 """
 
 import math
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
 from types import TracebackType
 
@@ -101,6 +101,20 @@ class ClientResponse:
         self._ended = True
         self._client._keep_rest()
         return b""
+
+
+async def exactly(response: ClientResponse, size: int, peer: str) -> AsyncGenerator[bytes, None]:
+    """Yield the body of an answer that is to have ``size`` bytes; PeerFault for any other."""
+    if response.length not in (None, size):
+        raise PeerFault(f"Expected {size} bytes, came {response.length}.", peer=peer)
+    left = size
+    async for piece in response:
+        left -= len(piece)
+        if left < 0:
+            raise PeerFault(f"Expected {size} bytes, came more.", peer=peer)
+        yield piece
+    if left:
+        raise PeerFault(f"Expected {size} bytes, came {size - left}.", peer=peer)
 
 
 class HttpClient:

@@ -9,7 +9,7 @@ A session checks what can be checked without hashes, as one with a peer does (p2
 
 import ssl
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import aclosing, asynccontextmanager, suppress
 from typing import Final, Literal
 
 import trio
@@ -17,7 +17,7 @@ import trio
 from p2p.cid import CID
 from p2p.errors import NoSources, PeerFault, PeerGone, PeerRefused
 from p2p.http import ClientResponse, HttpClient, HttpLimits, parse_content_range
-from p2p.http.client import MAX_REFUSAL, retry_after
+from p2p.http.client import MAX_REFUSAL, exactly, retry_after
 from p2p.policy.web import Web
 from p2p.rates import UNLIMITED, Meter
 from p2p.web.dial import dial, trust
@@ -132,16 +132,9 @@ class WebSession:
         if not 0 <= start < stop:
             raise ValueError(f"an empty range: {start} to {stop}")
         response = await self._found(cid, start, stop)
-        left = stop - start
-        if response.length not in (None, left):
-            raise self._fault(f"Expected {left} bytes, came {response.length}.")
-        async for piece in response:
-            left -= len(piece)
-            if left < 0:
-                raise self._fault(f"Expected {stop - start} bytes, came more.")
-            yield piece
-        if left:
-            raise self._fault(f"Expected {stop - start} bytes, came {stop - start - left}.")
+        async with aclosing(exactly(response, stop - start, self._source.peer)) as pieces:
+            async for piece in pieces:
+                yield piece
 
     async def _found(self, cid: CID, start: int, stop: int) -> ClientResponse:
         """Return the answer with these bytes of a content, from the first of its addresses."""

@@ -13,7 +13,6 @@ Whoever has the token may do anything, so it is wanted before a byte of the body
 Host and Origin are the guard's business (``loopback``). Knows operations by their table only.
 """
 
-import hmac
 import logging
 from collections.abc import Mapping
 from contextlib import suppress
@@ -26,7 +25,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 from starlette.types import Receive, Scope, Send
 
-from node.api.loopback import answer_and_close, refusal
+from node.api.loopback import answer_and_close, check_token, refusal
 from node.jobs import subject_of
 from node.messages import (
     MAX_REQUEST,
@@ -103,16 +102,9 @@ class _Control:
         await answer_and_close(problem, scope, receive, send)
 
     def _problem(self, request: Request) -> Response | None:
-        scheme, _, given = request.headers.get("authorization", "").partition(" ")
-        if scheme.lower() != "bearer" or not hmac.compare_digest(
-            given.strip().encode(), self._token.encode()
-        ):
-            return refusal(
-                401,
-                "REFUSED",
-                "This door wants the node's control token as a bearer token.",
-                www_authenticate="Bearer",
-            )
+        stranger = check_token(request, self._token)
+        if stranger is not None:
+            return stranger
         kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
         if kind != "application/json":
             return refusal(415, "USAGE", "A request's Content-Type is application/json.")

@@ -10,6 +10,7 @@ Knows Starlette and hypercorn; knows no operation, store or network.
 """
 
 import errno
+import hmac
 import json
 import logging
 import re
@@ -45,6 +46,19 @@ def refusal(status: int, code: str, message: str, **headers: str) -> Response:
         status,
         {name.replace("_", "-"): value for name, value in headers.items()},
         "application/json",
+    )
+
+
+def check_token(request: Request, token: str) -> Response | None:
+    """Turn down a request that does not carry the control token; None for one that does."""
+    scheme, _, given = request.headers.get("authorization", "").partition(" ")
+    if scheme.lower() == "bearer" and hmac.compare_digest(given.strip().encode(), token.encode()):
+        return None
+    return refusal(
+        401,
+        "REFUSED",
+        "This door wants the node's control token as a bearer token.",
+        www_authenticate="Bearer",
     )
 
 

@@ -6,7 +6,6 @@
 that begins with /control does. An error is the JSON object of the control API.
 """
 
-import hmac
 import json
 from functools import partial
 
@@ -15,7 +14,7 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 from starlette.types import Receive, Scope, Send
 
-from node.api.loopback import refusal
+from node.api.loopback import check_token, refusal
 from node.api.streamed import status_of, streamed, while_connected
 from node.messages import Failure
 from node.reading import Reader
@@ -39,12 +38,9 @@ class _Read:
         await response(scope, receive, send)
 
     async def _answer(self, request: Request) -> Response:
-        scheme, _, given = request.headers.get("authorization", "").partition(" ")
-        if scheme.lower() != "bearer" or not hmac.compare_digest(
-            given.strip().encode(), self._token.encode()
-        ):
-            wanted = "This door wants the node's control token as a bearer token."
-            return refusal(401, "REFUSED", wanted, www_authenticate="Bearer")
+        stranger = check_token(request, self._token)
+        if stranger is not None:
+            return stranger
         query = request.query_params
         peers = query.getlist("peer")[:MAX_PEERS]
         entry: FileEntry | None = None

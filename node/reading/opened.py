@@ -102,13 +102,6 @@ class OpenRelease:
         """Return those files that are here whole."""
         return await self._node.store.has_many({entry.cid for entry in self.manifest.files})
 
-    async def whole(self, entry: FileEntry) -> Held | None:
-        """Return a file that is here whole, looked into; None while anything of it is missing."""
-        if not await self._node.store.has(entry.cid):
-            return None
-        await self._look_into(entry)
-        return await self._held(entry)
-
     async def _held(self, entry: FileEntry) -> Held | None:
         """Return what is here of a file; VerificationFailed where the manifest lies of its size."""
         held = await self._node.store.held(entry.cid)

@@ -6,6 +6,7 @@ and the file's CID stands in its place until it is here.
 """
 
 import hashlib
+import logging
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Final
@@ -17,7 +18,10 @@ from node.reading import OpenRelease
 from node.store import Store
 from p2p.bundles import find_model_signature
 from p2p.cid import CID
+from p2p.errors import StoreError
 from p2p.manifest import FileEntry
+
+log = logging.getLogger(__name__)
 
 MAX_SUMS: Final = 32
 """Releases of which the ``model.sig`` is kept as it was read."""
@@ -105,6 +109,8 @@ class Sums:
         try:
             with self._store.using(cid):
                 await self._store.sha256([cid])
+        except StoreError as exc:  # nobody waits for it, and the node goes on
+            log.warning("%s is not hashed: %s", cid, exc.message)
         finally:
             self._later.discard(cid)
 

@@ -16,8 +16,9 @@ from huggingface_hub.errors import LocalEntryNotFoundError
 from node.hub.origin import own_commit
 from node.hub.sums import Sums
 from node.model_sig import sign_model
-from node.reading import OpenRelease
-from p2p.errors import AllodError, NoSources, NotFound
+from node.reading import OpenRelease, open_reader
+from p2p.cid import CID
+from p2p.errors import AllodError, NoSources, NotFound, StoreError
 from p2p.manifest import FileEntry
 from tests.hub import git_sha1
 from tests.node.door import request
@@ -351,3 +352,26 @@ async def test_an_import_keeps_the_hubs_division(world: World) -> None:
     assert head["etag"] == f'"{git_sha1(WEIGHTS)}"'
     assert "x-linked-etag" not in head
     assert head["x-repo-commit"] == COMMIT
+
+
+async def test_a_disk_that_fails_while_nobody_waits(
+    world: World, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What is hashed later and cannot be read is logged, and ends nothing else."""
+    release = await world.publish()
+    store = world.holder.machine.store
+
+    async def broken(cids: list[CID]) -> dict[CID, str]:
+        if cids:
+            raise StoreError("The disk is gone.")
+        return {}
+
+    monkeypatch.setattr(store, "sha256", broken)
+    monkeypatch.setattr("node.hub.sums.AT_ONCE", 0)
+    async with open_reader(world.holder.machine) as reader:
+        opened = await reader.open(str(release.manifest.cid))
+        entry = opened.entry("model.safetensors")
+        async with trio.open_nursery() as nursery:
+            found = await Sums(store, nursery).of(opened, [entry])
+    assert not found[entry.path].known
+    assert "The disk is gone." in caplog.text

@@ -23,15 +23,21 @@ WITH_CHILD = (
 
 RUN_AWAY = (
     "import os, sys, time\n"
+    "read, write = os.pipe()\n"
     "if os.fork() == 0:\n"
     "    os.setsid()\n"
     "    if os.fork(): os._exit(0)\n"
     "    print(os.getpid(), flush=True)\n"
+    "    os.write(write, b'.')\n"
     "    for one in (1, 2): os.close(one)\n"
     "    time.sleep(600)\n"
+    "os.read(read, 1)\n"
     "time.sleep(0 if {ends} else 600)\n"
 )
-"""An engine whose grandchild has a session of its own, and no parent."""
+"""An engine whose grandchild has a session of its own, and no parent.
+
+It ends once the grandchild has said its number: sooner, that would be killed unheard.
+"""
 
 
 def told(process: "subprocess.Popen[str]") -> psutil.Process:

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import httpx
+import pytest
 import trio
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -34,6 +35,7 @@ async def numbers(node: Node) -> dict[tuple[str, ...], float]:
     }
 
 
+@pytest.mark.long
 async def test_the_slow_source_is_named(tmp_path: Path) -> None:
     """Of two holders one is limited: it is told who was slow, and how slow beside the other."""
     folder = write_folder(tmp_path / "files", {"weights.bin": noise(SIZE)})

@@ -4,6 +4,7 @@ from collections import Counter
 from contextlib import AsyncExitStack
 from pathlib import Path
 
+import pytest
 import trio
 
 from tests.network.people import MIB, Person, same_files
@@ -12,6 +13,7 @@ from tests.releases import noise, write_folder
 RATES = {"slow": 4, "middle": 8, "fast": 16}  # MB/s upwards: a machine under load keeps up
 
 
+@pytest.mark.long
 async def test_the_sum_of_unequal_links_is_used(tmp_path: Path) -> None:
     """Three holders with links of 4, 8 and 16 MB/s all deliver, in the order of their links."""
     folder = write_folder(tmp_path / "files", {"weights.bin": noise(96 * MIB)})

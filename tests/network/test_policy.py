@@ -111,6 +111,7 @@ async def typed(person: Person, answer: str, *words: str) -> tuple[int, str]:
     return await trio.to_thread.run_sync(watch)
 
 
+@pytest.mark.long
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded")
 async def test_a_person_is_asked_about_a_new_publisher(tmp_path: Path, folder: Path) -> None:
     """At a terminal: no is 5 and fetches nothing, yes is remembered; always and never don't ask."""

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import httpx
 import psutil
+import pytest
 import trio
 
 from tests.network.models import (
@@ -86,6 +87,7 @@ async def test_no_engine_outlives_its_node(tmp_path: Path) -> None:
             assert not [one for one in running if one.is_running()]
 
 
+@pytest.mark.long
 async def test_what_was_served_is_served_again(tmp_path: Path) -> None:
     """A new node serves what the last one did, and loads it when somebody asks."""
     alice = await publisher(tmp_path / "alice")
@@ -146,6 +148,7 @@ async def test_who_hangs_up_frees_the_slot(tmp_path: Path) -> None:
         assert shown["busy"] == 0
 
 
+@pytest.mark.long
 async def test_models_share_the_memory_that_there_is(tmp_path: Path) -> None:
     """The one that was used longest ago goes for another; what can never fit is refused."""
     alice = await publisher(tmp_path / "alice", memory="400MiB")
@@ -166,6 +169,7 @@ async def test_models_share_the_memory_that_there_is(tmp_path: Path) -> None:
         assert len(engines(node)) == 1
 
 
+@pytest.mark.long
 async def test_an_idle_model_is_unloaded(tmp_path: Path) -> None:
     """After serve.idle without a request its engine ends, and the next request loads it."""
     alice = await publisher(tmp_path / "alice", idle="1s")
@@ -224,6 +228,7 @@ async def test_run_asks_in_the_terminal(tmp_path: Path) -> None:
         assert (again["manifest"], again["served_by"]) == (alone["manifest"], node.peer)
 
 
+@pytest.mark.long
 async def test_a_model_that_is_not_here_is_fetched_first(tmp_path: Path) -> None:
     """`allod serve` on a link does all of it: fetch, verify, load."""
     alice, bob = await publisher(tmp_path / "alice"), Person(tmp_path / "bob")

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import httpx
+import pytest
 import trio
 
 from p2p.cid import CID
@@ -93,6 +94,7 @@ async def _stopped(
     assert let.headers["x-served-by"] == second.peer
 
 
+@pytest.mark.long
 async def test_a_node_without_the_model(tmp_path: Path) -> None:
     """`--via-peers` on a release that is not here fetches what was signed, and no file.
 

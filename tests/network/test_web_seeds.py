@@ -81,6 +81,7 @@ def web_bytes(answer: Json) -> dict[str, int]:
     return {one["peer"]: one["bytes"] for one in answer["sources"] if one["kind"] == "web"}
 
 
+@pytest.mark.long
 async def test_a_release_that_only_the_web_still_has(tmp_path: Path, web: Web) -> None:
     """A node has the statement, the Hub the files: they come by its redirects, leaf by leaf."""
     with trio.fail_after(100):

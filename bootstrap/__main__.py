@@ -57,6 +57,14 @@ def parser() -> argparse.ArgumentParser:
         metavar="MULTIADDR",
         help="another server to join, repeatable",
     )
+    add("--swarm-key", type=Path, metavar="FILE", help="the key of the private network it is for")
+    add(
+        "--member",
+        action="append",
+        default=[],
+        metavar="PEER",
+        help="peer id that may connect, as no other may then, repeatable",
+    )
     add("--peers", type=Path, metavar="FILE", help="a peers.toml that names the other servers")
     add(
         "--http-port",
@@ -70,6 +78,13 @@ def parser() -> argparse.ArgumentParser:
         type=Path,
         metavar="FILE",
         help="write the first address there when the server runs, for scripts",
+    )
+    add(
+        "--relay-rate",
+        type=int,
+        default=2 << 20,
+        metavar="BYTES",
+        help="bytes a second carried for peers that nobody can dial, 0 for none (2097152)",
     )
     add("--json", action="store_true", help="print the ready line as JSON")
     add("--verbose", action="store_true", help="log more")
@@ -106,15 +121,20 @@ async def run(options: argparse.Namespace) -> None:
     # Imported here: libp2p takes more than a second, and --help needs none of it.
     from bootstrap.peers import addresses_but, read_servers
     from node.keyring import Keyring
+    from node.private import read_swarm_key
     from node.upkeep import keep_peers, read_peers
 
     with slim_imports():
+        from p2p.autonat import open_autonat
         from p2p.discovery import open_discovery
         from p2p.host import HostSettings, open_host
+        from p2p.relay.places import RelayLimits
+        from p2p.relay.relaying import RelaySettings, open_relaying
     from bootstrap.health import Health, serve_health
 
     key = await trio.to_thread.run_sync(Keyring(options.home).node)
     servers = await trio.to_thread.run_sync(read_servers, options.peers) if options.peers else ()
+    swarm_key = await trio.to_thread.run_sync(read_swarm_key, options.swarm_key)
     file = options.home / "peers.json"
     settings = HostSettings(
         listen_port=options.port,
@@ -122,16 +142,22 @@ async def run(options: argparse.Namespace) -> None:
         announce=tuple(options.announce),
         bootstrap=(*options.bootstrap, *addresses_but(servers, key.public.peer_id)),
         known_peers=await read_peers(file),
+        swarm_key=swarm_key,
+        members=frozenset(options.member),
         dht="server",
         mdns=False,
     )
+    limits = RelayLimits(rate=options.relay_rate)
+    relay = RelaySettings("never", "always" if options.relay_rate else "never", limits=limits)
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
         async with (
             open_host(key, settings) as host,
+            open_autonat(host),
+            open_relaying(host, relay) as relaying,
             open_discovery(host) as discovery,
             trio.open_nursery() as nursery,
         ):
-            health = Health(host, discovery, time.time())
+            health = Health(host, discovery, relaying, time.time())
             web, port = await nursery.start(
                 serve_health, health, (options.http_listen,), options.http_port
             )

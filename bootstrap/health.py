@@ -18,6 +18,7 @@ from p2p.errors import NetworkError, NotFound, PeerFault
 from p2p.host import Host
 from p2p.http import Request, Response, serve_http
 from p2p.listening import open_listeners
+from p2p.relay.relaying import Relaying
 
 MAX_CONNECTIONS = 32
 """Open connections to the page: monitors and a few people."""
@@ -34,7 +35,7 @@ body {{ margin: 3rem auto; padding: 0 1rem }}
 dt {{ font-weight: 600 }} dd {{ margin: 0 0 .6rem; overflow-wrap: anywhere }}
 </style>
 <h1>Allod bootstrap server</h1>
-<p>It helps nodes to find each other. It stores no files, and serves none.</p>
+<p>It helps nodes to find and to reach each other. It stores no files, and serves none.</p>
 <dl>{facts}</dl>
 <p>The same for programs: <a href="/health">/health</a></p>
 </html>
@@ -47,6 +48,7 @@ class Health:
 
     host: Host
     discovery: Discovery
+    relaying: Relaying
     started: float
     """Unix time."""
 
@@ -59,6 +61,8 @@ class Health:
             "peers": len(self.host.peers()),
             "table": len(self.discovery.kad.table),
             "records": len(self.discovery.kad.records),
+            "places": len(self.relaying.relay.places),
+            "circuits": self.relaying.relay.places.circuits,
             "uptime": int(time.time() - self.started),
             "version": version("allod"),
         }

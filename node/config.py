@@ -27,6 +27,8 @@ from node.settings import (
     PeerSettings,
     PledgeSettings,
     PublishSettings,
+    RelaySettings,
+    SeedingSettings,
     ServeSettings,
     Setting,
     StoreSettings,
@@ -59,8 +61,10 @@ class Config:
     folders: Folders
     store: StoreSettings
     p2p: PeerSettings
+    relay: RelaySettings
     lane: LaneSettings
     limits: LimitSettings
+    seeding: SeedingSettings
     http: HttpSettings
     gateway: GatewaySettings
     serve: ServeSettings

@@ -53,6 +53,8 @@ MAX_MEMBERS = 20  # more sources would not be faster, and each may hold some MiB
 LARGE = 64 << 10  # bytes from which on an answer is checked in a thread: it may take a second
 MAX_NEAR = 32  # of them neighbours: who connects to this node has chosen himself
 GONE = 410  # the HTTP status of what a node holds and, by its owner's policy, gives to nobody
+FORBIDDEN = 403  # of what it gives to others, but not to this node
+FORBIDDEN_FOR = 300.0  # seconds for which it is believed: its owner may let this node in meanwhile
 MAX_FAULTS = 4  # in a row, before a source is left alone
 MAX_SEEDS = 3  # web servers that are asked at once: the last resort is no reason to ask all
 
@@ -101,6 +103,7 @@ class Member:
     faults: int = 0  # in a row
     failed: str = ""  # what its last fault was
     gone: str = ""  # why it is asked no more
+    again: float = 0.0  # when it is worth asking once more, if it is found anew
     refuses: str = ""  # what it said when its owner's policy did not let it give something
     banned: bool = False
     lacks: set[CID] = field(default_factory=set)  # what a web server answered that it has not
@@ -188,7 +191,7 @@ class Crew:
             known = self.members.get(source.peer)
             if known is None:
                 self.members[source.peer] = Member(source)
-            elif known.gone and not known.banned:
+            elif known.gone and not known.banned and trio.current_time() >= known.again:
                 known.gone = ""  # found anew: one more chance
                 known.faults = min(known.faults, MAX_FAULTS - 1)
         if sources:
@@ -265,6 +268,9 @@ class Crew:
             member.refuses = exc.message
             self.leave(member, exc.message)
             return
+        if isinstance(exc, PeerRefused) and exc.status == FORBIDDEN:
+            self.leave(member, exc.message, again=FORBIDDEN_FOR)
+            return
         member.faults += 1
         member.record.faults += 1
         member.failed = exc.message
@@ -273,9 +279,10 @@ class Crew:
         elif member.faults >= MAX_FAULTS or not isinstance(exc, PeerFault):
             self.leave(member, exc.message)
 
-    def leave(self, member: Member, reason: str) -> None:
-        """Ask a source no more in this fetch."""
+    def leave(self, member: Member, reason: str, again: float = 0.0) -> None:
+        """Ask a source no more, unless it is found anew in ``again`` seconds or later."""
         member.gone = member.gone or reason
+        member.again = trio.current_time() + again
         self._left()
 
     def _left(self) -> None:

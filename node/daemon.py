@@ -28,6 +28,7 @@ from node.node import Node, open_node
 from node.operations import OPERATIONS
 from node.presence import announce_node, make_token
 from node.reading import open_reader
+from node.seeding import near_gateway
 from node.serving.desk import open_serving
 
 
@@ -77,7 +78,9 @@ async def _run(
             node.http_url = url
             if config.gateway.listen and node.host is not None:
                 gateway = partial(serve_public, listen=config.gateway.listen, budget=node.host)
-                public = counted_handler(Gateway(node.store, node.gate), "gateway", http)
+                assert node.seeding is not None  # it came with the host
+                given = node.seeding.guarded(Gateway(node.store, node.gate), near_gateway)
+                public = counted_handler(given, "gateway", http)
                 node.gateway_urls = tuple(await nursery.start(gateway, public))
             with announce_node(config, http=url, token=token):
                 ready(await OPERATIONS["status"].run(node, NoParams(), lambda event: None))

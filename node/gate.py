@@ -232,6 +232,11 @@ class Gate:
         )
         return await trio.to_thread.run_sync(judge, policy, evidence)
 
+    async def about(self, cid: CID) -> tuple[Facts, bool] | None:
+        """Return what a held release says, and whether this machine's own publisher says it."""
+        held = await self._witness.held(cid)
+        return None if held is None else (held[0], held[0].publisher in await self._own_ids())
+
     async def let_in(self, manifest: Manifest, bundles: Sequence[bytes]) -> Manifest:
         """Return a manifest with only those of its files that the policy lets in.
 

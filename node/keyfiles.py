@@ -27,8 +27,8 @@ SUFFIX: Final = ".key"
 _OTHERS: Final = 0o077  # mode bits of the group and of everyone
 
 
-def read_key(path: Path) -> SecretKey | None:
-    """Read a key file that nobody else could have read; None where there is none."""
+def read_secret(path: Path) -> bytes | None:
+    """Read a file that nobody else could have read, MAX_KEY_FILE bytes of it; None if not there."""
     try:
         # Not blocking: a pipe put in the file's place must not hold the node up.
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
@@ -42,7 +42,7 @@ def read_key(path: Path) -> SecretKey | None:
                     "read it; 0600 was expected.",
                     next=f"Run: chmod 600 {shlex.quote(str(path))}",
                 )
-            text = os.read(fd, MAX_KEY_FILE)
+            data = os.read(fd, MAX_KEY_FILE)
         finally:
             os.close(fd)
     except FileNotFoundError:
@@ -50,8 +50,16 @@ def read_key(path: Path) -> SecretKey | None:
     except OSError as exc:
         raise unreadable(path, exc) from exc
     check_folder(path.parent)
+    return data
+
+
+def read_key(path: Path) -> SecretKey | None:
+    """Read a key file that nobody else could have read; None where there is none."""
+    data = read_secret(path)
+    if data is None:
+        return None
     try:
-        return SecretKey.from_pem(text.decode("ascii"))
+        return SecretKey.from_pem(data.decode("ascii"))
     except (UsageError, UnicodeDecodeError):
         # Without the cause: a traceback must not show what may be most of a secret.
         raise StoreError(
@@ -83,10 +91,15 @@ def make_folder(folder: Path) -> None:
 
 def write_key(path: Path, key: SecretKey) -> bool:
     """Keep a new key; False, and nothing done, where its name is taken."""
+    return write_secret(path, key.pem.encode())
+
+
+def write_secret(path: Path, data: bytes) -> bool:
+    """Keep a new file of this user's alone; False, and nothing done, where its name is taken."""
     temporary = unused(path.parent)
     with durable.disk_errors("keep a new key"):
         try:
-            write_new(temporary, key.pem.encode())
+            write_new(temporary, data)
             try:
                 if not durable.link(temporary, path):  # a file system without hard links
                     if path.exists():

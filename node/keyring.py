@@ -91,6 +91,13 @@ class Keyring:
             raise unreadable(self._publishers, exc) from exc
         return tuple(sorted(name for name in folders if NAME.fullmatch(name)))
 
+    def stamp(self) -> int:
+        """Return what changes when a publisher comes or goes: the time of their folder, in ns."""
+        try:
+            return self._publishers.stat().st_mtime_ns
+        except OSError:
+            return 0
+
     def ids(self) -> dict[str, str]:
         """Return the ids of this machine's publishers, by name; those that are founded."""
         found = ((name, self.repository(name)) for name in self.names())

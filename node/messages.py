@@ -573,6 +573,21 @@ class ConfigKeyParams:
 
 
 @dataclass(frozen=True, slots=True)
+class NetworkJoinParams:
+    """The text of a swarm key; it never goes over a socket."""
+
+    key: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class NetworkMembersParams:
+    """Peer ids that are let in, and such as are let in no longer."""
+
+    add: tuple[str, ...] = ()
+    remove: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class ConfigSetParams:
     """A configuration key and the words of its new value."""
 

@@ -9,6 +9,7 @@ What takes long to import, libp2p above all, is imported only by a node that goe
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import asdict
+from functools import partial
 from typing import TYPE_CHECKING
 
 import trio
@@ -22,7 +23,10 @@ from node.keyring import Keyring
 from node.lookout import Lookout
 from node.model_sig import ModelSigner
 from node.pledges import Book, Times
+from node.private import open_private
+from node.private import peers_file as find_peers_file
 from node.rulebook import Rulebook
+from node.seeding import Rules, Seeding, is_near, open_tally
 from node.store import Store, open_store
 from node.upkeep import keep_announced, keep_peers, read_peers
 from p2p.cid import CID
@@ -39,6 +43,7 @@ if TYPE_CHECKING:
     from p2p.discovery import Discovery
     from p2p.host import Host
     from p2p.lane import LaneServer
+    from p2p.relay.relaying import Relaying
 
 
 class Node:
@@ -65,6 +70,10 @@ class Node:
         self.peer_api: PeerApi | None = None
         """What peers are answered over libp2p streams."""
         self.lanes: LaneServer | None = None
+        self.relaying: Relaying | None = None
+        """The relays that this node uses, and is; only one on the network has it."""
+        self.seeding: Seeding | None = None
+        """To whom and when this node gives; only one on the network has it."""
         self.discovery: Discovery | None = None
         self.http_url: str | None = None
         self.gateway_urls: tuple[str, ...] = ()
@@ -136,9 +145,12 @@ async def open_node(
 
 async def _go_online(node: Node, stack: AsyncExitStack) -> None:
     with slim_imports():
+        from node.circuits import relay_settings
         from node.peers import PeerNetwork
+        from p2p.autonat import open_autonat
         from p2p.discovery import open_discovery
         from p2p.host import HostSettings, open_host
+        from p2p.relay.relaying import open_relaying
     from node.api.peer import PeerApi
     from node.following import Following
     from node.hearing import keep_hearing
@@ -147,33 +159,48 @@ async def _go_online(node: Node, stack: AsyncExitStack) -> None:
 
     await node.gate.policy()  # what is wrong in it is said now, not to the first who asks
     config = node.config
-    peers_file = config.folders.data / "peers.json"
+    swarm_key = await trio.to_thread.run_sync(open_private, config)
+    peers_file = find_peers_file(config, swarm_key)
     settings = HostSettings(
         listen_port=config.p2p.port,
         listen_hosts=config.p2p.listen,
         bootstrap=(*config.p2p.bootstrap, *config.p2p.peers),
         dht=config.p2p.dht,
         mdns=config.p2p.mdns,
+        announce=config.p2p.announce,
         known_peers=await read_peers(peers_file),
+        swarm_key=swarm_key,
+        members=frozenset(config.p2p.members),
     )
     host = await stack.enter_async_context(open_host(node.keyring.node(), settings))
     host.rates.change(**asdict(config.limits))
+    tally = await stack.enter_async_context(
+        open_tally(config.folders.data / "seeding.json", host.rates)
+    )
+    node.seeding = seeding = Seeding(Rules.of(config.seeding), tally, node.gate, node.store)
     lanes: LaneServer | None = None
     if config.lane.enabled:
-        lanes = node.lanes = await stack.enter_async_context(_open_lanes(node, host))
+        lanes = node.lanes = await stack.enter_async_context(_open_lanes(node, host, seeding))
     offer = lanes.offer if lanes is not None else None
     node.peer_api = PeerApi(node.store, offer, gate=node.gate)
-    host.set_handler(node.peer_api)
+    host.set_handler(seeding.guarded(node.peer_api, partial(_is_near, host)))
+    await stack.enter_async_context(open_autonat(host))
+    node.relaying = await stack.enter_async_context(open_relaying(host, relay_settings(config)))
     discovery = await stack.enter_async_context(open_discovery(host))
     nursery = await stack.enter_async_context(trio.open_nursery())
     stack.callback(nursery.cancel_scope.cancel)
     wants: Encryption | None = None
     if config.lane.enabled:
         wants = "off" if config.lane.encryption == "off" else "tls"
-    node.join(host, discovery, PeerNetwork(host, discovery, nursery, node.gate, wants))
+    network = PeerNetwork(host, discovery, nursery, node.gate, wants, seeding.hidden)
+    node.join(host, discovery, network)
+    node.store.gone.append(network.withdraw)
+    if config.p2p.upnp:
+        nursery.start_soon(_keep_mapped, host, lanes)
+    nursery.start_soon(tally.run)
     nursery.start_soon(node.gate.watch)
     nursery.start_soon(keep_communities, node)
-    nursery.start_soon(keep_announced, node.store, node.gate, node.network())
+    nursery.start_soon(keep_announced, node.store, node.gate, network, seeding.hidden)
     nursery.start_soon(keep_peers, discovery, peers_file)
     nursery.start_soon(node.model_signer.run)
     nursery.start_soon(
@@ -189,17 +216,41 @@ async def _go_online(node: Node, stack: AsyncExitStack) -> None:
         nursery.start_soon(keeper.run)
 
 
-def _open_lanes(node: Node, host: "Host") -> "AbstractAsyncContextManager[LaneServer]":
+async def _keep_mapped(host: "Host", lanes: "LaneServer | None") -> None:
+    """Have the router pass on what strangers need of this node, while it has no other way in."""
+    from p2p.address import Reach
+    from p2p.portmap import keep_mapped
+
+    def needed() -> bool:
+        reaches = {one.reach for one in host.interfaces() if one.kind == "ip4"}
+        return Reach.NETWORK in reaches and Reach.WORLD not in reaches
+
+    ports = [port for name, port in host.bound if ":" not in name][:1]
+    if ports:
+        ports += [lanes.port] if lanes is not None else []
+        await keep_mapped(host.reachability, ports, needed=needed)
+
+
+def _is_near(host: "Host", peer: str) -> bool:
+    return any(map(is_near, host.hosts_of(peer)))
+
+
+def _open_lanes(
+    node: Node, host: "Host", seeding: Seeding
+) -> "AbstractAsyncContextManager[LaneServer]":
     """The lanes of a node: the same answers as on its streams, and the same budgets."""
     from node.api.peer import PeerApi
     from p2p.lane import Door, LaneSettings, open_lane_server
 
     config = node.config
     door = Door(
-        handler=host.charged(PeerApi(node.store, gate=node.gate)),
+        handler=host.charged(
+            seeding.guarded(PeerApi(node.store, gate=node.gate), partial(_is_near, host))
+        ),
         fault=host.fault,
         banned=host.banned,
         told=host.own_addresses,
+        outside=host.reachability.outside,
     )
     settings = LaneSettings(
         port=config.lane.port,

@@ -35,6 +35,8 @@ from node.messages import (
     KeySignParams,
     LimitsParams,
     ModelParams,
+    NetworkJoinParams,
+    NetworkMembersParams,
     NoParams,
     PledgeParams,
     ProvenanceParams,
@@ -69,6 +71,7 @@ if TYPE_CHECKING:  # a command that only reads the configuration pays for none o
     from node.pledges import Book
     from node.pledges.keeper import Keeper
     from node.reading import Reader
+    from node.seeding import Seeding
     from node.serving.fleet import Fleet
     from node.store import Store
     from p2p.cid import CID
@@ -114,6 +117,8 @@ class Node(Protocol):
     def keeper(self) -> "Keeper | None": ...
     @property
     def lookout(self) -> "Lookout": ...
+    @property
+    def seeding(self) -> "Seeding | None": ...
     @property
     def default_key(self) -> str: ...
     def petnames(self) -> Mapping[str, str]: ...
@@ -218,6 +223,37 @@ async def config_unset(node: Node, params: ConfigKeyParams, report: Report) -> J
     """Take one key out of config.toml."""
     configuration.unset_value(node.config.folders.config_file, params.key)
     return {"ok": True, "key": params.key}
+
+
+# -- the private network
+
+
+async def network_new(node: Node, params: NoParams, report: Report) -> Json:
+    """Make the key of a private network; it never goes over a socket."""
+    from node.private import new_network
+
+    return new_network(node.config)
+
+
+async def network_join(node: Node, params: NetworkJoinParams, report: Report) -> Json:
+    """Take over the key of a private network; it never goes over a socket."""
+    from node.private import join_network
+
+    return join_network(node.config, params)
+
+
+async def network_show(node: Node, params: NoParams, report: Report) -> Json:
+    """Say which network this node is in."""
+    from node.private import show_network
+
+    return show_network(node.config)
+
+
+async def network_members(node: Node, params: NetworkMembersParams, report: Report) -> Json:
+    """Change who may connect; the connections of others end at once."""
+    from node.private import change_members
+
+    return await change_members(node, params)
 
 
 # -- keys
@@ -478,7 +514,15 @@ async def status(node: Node, params: NoParams, report: Report) -> Json:
         "http": node.http_url,
         "gateway": list(node.gateway_urls),
         "peers": len(host.peers()) if host is not None else 0,
+        "reach": _reach(host) if host is not None else None,
+        "seeding": node.seeding.report() if node.seeding is not None else None,
     } | await store_usage(node.store)
+
+
+def _reach(host: "Host") -> Json:
+    """Say whether strangers get through to this node, and how."""
+    relays = dict.fromkeys(one.relay for one in host.circuits())
+    return {**host.reachability.report(), "relays": list(relays)}
 
 
 # -- models that answer
@@ -607,6 +651,7 @@ async def peers(node: Node, params: NoParams, report: Report) -> Json:
             "since": one.since,
             "inbound": one.inbound,
             "round_trip": one.round_trip,
+            "path": one.path,
             "uploads": uploads.get(one.peer, 0),
         }
         for one in node.host.peers()
@@ -750,6 +795,10 @@ _TABLE: tuple[Operation[Any], ...] = (
     Operation("token.revoke", TokenParams, token_revoke, "nothing"),
     Operation("usage", UsageParams, usage, "nothing"),
     Operation("receipt.check", ReceiptParams, receipt_check, "nothing", here_only=True),
+    Operation("network.new", NoParams, network_new, "nothing", here_only=True),
+    Operation("network.join", NetworkJoinParams, network_join, "nothing", here_only=True),
+    Operation("network.show", NoParams, network_show, "nothing"),
+    Operation("network.members", NetworkMembersParams, network_members, "nothing"),
     Operation("config.list", NoParams, config_list, "nothing"),
     Operation("config.get", ConfigKeyParams, config_get, "nothing"),
     Operation("config.set", ConfigSetParams, config_set, "nothing"),

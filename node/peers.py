@@ -4,7 +4,7 @@ It also finds the peers that answer for a model, as ``federation.survey.Network`
 """
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 import trio
 
@@ -36,8 +36,13 @@ class PeerNetwork:
         nursery: trio.Nursery,
         gate: Gate,
         lanes: Encryption | None = None,
+        hidden: Callable[[CID], Awaitable[bool]] | None = None,
     ) -> None:
-        """``gate``: what may be announced. ``lanes``: what is wanted of them; None: no lanes."""
+        """``gate``, ``hidden``: what may be announced, and what of it is not for everybody.
+
+        ``lanes``: what is wanted of them; None: no lanes.
+        """
+        self._hidden = hidden
         self._lanes = lanes
         self._host = host
         self._discovery = discovery
@@ -96,6 +101,8 @@ class PeerNetwork:
     async def _announce(self, cids: Sequence[CID]) -> None:
         try:
             given = [cid for cid in cids if await self._gate.refuses(cid) is None]
+            if self._hidden is not None:
+                given = [cid for cid in given if not await self._hidden(cid)]
         except StoreError as exc:  # they are announced again when the node starts anew
             log.warning("%d keys are not announced: %s", len(cids), exc)
             return

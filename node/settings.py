@@ -11,15 +11,22 @@ from pathlib import Path
 from typing import Any
 
 from node.kinds import (
+    ANNOUNCED,
     COUNT,
     ENDPOINTS,
+    FILE,
     FLAG,
     FOLDER,
     HOSTS,
+    HOURS,
+    LICENSE_RULES,
     LIMIT,
     MULTIADDRS,
+    PEER_IDS,
     PEERS,
     PORT,
+    RATE,
+    RATIO,
     SIZE,
     TIME,
     WORD,
@@ -83,7 +90,42 @@ class PeerSettings:
         one_of("server", "client"), "server", "server answers the DHT's questions, client only asks"
     )
     mdns: bool = _key(FLAG, True, "look for nodes on the local network and be seen by them")
+    upnp: bool = _key(FLAG, True, "ask the router to pass the ports of peers and lanes on")
+    announce: tuple[str, ...] = _key(
+        ANNOUNCED, (), "what others are told instead of the addresses found", shown="empty"
+    )
+    swarm_key: Path | None = _key(  # noqa: RUF009 - declares a field, makes no default
+        FILE, None, "file with the key of the private network that this node is in", shown="none"
+    )
+    members: tuple[str, ...] = _key(
+        PEER_IDS, (), "peer ids that alone may connect; none named: everybody", shown="empty"
+    )
     offline: bool = _key(FLAG, False, "touch no network at all", variable="ALLOD_OFFLINE")
+
+
+@dataclass(frozen=True, slots=True)
+class RelaySettings:
+    """Reaching and being reached through other nodes, where nobody can dial this one."""
+
+    use: str = _key(
+        one_of("auto", "always", "never"),
+        "auto",
+        "be reached through relays; auto: while no address of this node's own leads here",
+    )
+    at: tuple[str, ...] = _key(
+        MULTIADDRS, (), "the relays to use; empty: any that the network offers", shown="empty"
+    )
+    serve: str = _key(
+        one_of("auto", "always", "never"),
+        "auto",
+        "be a relay for others; auto: while this node can be reached from everywhere",
+    )
+    places: int | None = _key(COUNT, 128, "peers that may be reached through this relay")
+    circuits: int | None = _key(COUNT, 32, "circuits that it carries at the same time")
+    rate: int | None = _key(
+        RATE, 2 << 20, "bytes a second that all its circuits take together", shown="2MiB"
+    )
+    data: int = _key(SIZE, 1 << 30, "bytes each way after which a circuit ends", shown="1GiB")
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,17 +143,43 @@ class LaneSettings:
 class LimitSettings:
     """How much of the line this node may take; a second, for payload."""
 
-    up: int | None = _key(LIMIT, None, "bytes a second sent, to all peers together", shown="none")
+    up: int | None = _key(RATE, None, "bytes a second sent, to all peers together", shown="none")
     down: int | None = _key(
-        LIMIT, None, "bytes a second received, from all peers together", shown="none"
+        RATE, None, "bytes a second received, from all peers together", shown="none"
     )
-    up_per_peer: int | None = _key(LIMIT, None, "bytes a second sent to any one peer", shown="none")
+    up_per_peer: int | None = _key(RATE, None, "bytes a second sent to any one peer", shown="none")
     down_per_peer: int | None = _key(
-        LIMIT, None, "bytes a second received from any one peer", shown="none"
+        RATE, None, "bytes a second received from any one peer", shown="none"
     )
     uploads: int | None = _key(
         COUNT, None, "how many peers are sent files at the same time", shown="none"
     )
+
+
+@dataclass(frozen=True, slots=True)
+class SeedingSettings:
+    """What this node gives to others, and when; besides ``limits``."""
+
+    audience: str = _key(
+        one_of("public", "lan", "group", "none"), "public", "who is given what is held here"
+    )
+    group: tuple[str, ...] = _key(
+        PEER_IDS, (), "peer ids that are given to by any audience but none", shown="empty"
+    )
+    by_license: tuple[str, ...] = _key(
+        LICENSE_RULES,
+        (),
+        "narrower audiences of some licences or families: non-commercial=group",
+        shown="empty",
+    )
+    hours: str = _key(HOURS, "always", "hours of the day in which it gives, by local time")
+    month: int | None = _key(
+        LIMIT, None, "the most that it sends in a calendar month", shown="none"
+    )
+    ratio: float | None = _key(
+        RATIO, None, "sent by fetched bytes at which it stops giving what others published",
+        shown="none",
+    )  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,8 +284,10 @@ class LogSettings:
 SECTIONS: Mapping[str, type] = {
     "store": StoreSettings,
     "p2p": PeerSettings,
+    "relay": RelaySettings,
     "lane": LaneSettings,
     "limits": LimitSettings,
+    "seeding": SeedingSettings,
     "http": HttpSettings,
     "gateway": GatewaySettings,
     "serve": ServeSettings,

@@ -5,6 +5,8 @@ each on a lane or a stream of its own (haul.py), reading one run of leaves at a 
 Every leaf is verified before it is written. When a lane breaks, a stream reads on where it ended.
 A source that sends a wrong leaf is banned at once; one that fails is tried again a little later,
 and left alone when it goes on failing; whoever is found meanwhile joins.
+One that is found anew, again and again, and breaks each time before it gave anything, rests longer
+each time, so that a fetch of which nothing comes ends.
 
 Web seeds are the last resort (webseeds.py). One is taken to have every file until it answers that
 one is not there.
@@ -12,6 +14,7 @@ one is not there.
 
 import logging
 import random
+from collections import Counter
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any, cast
@@ -52,6 +55,8 @@ STREAM_TIME = 0.2  # seconds between two trips on a slow line: else it is taken 
 SMALL = 64  # files of one leaf that are asked for in one breath: a far peer's round trip is shared
 RETRY_AFTER = 0.5  # seconds before a source that failed is asked again, doubled each time
 MAX_RETRY_AFTER = 15.0  # seconds; longer pauses that a busy source asks for are not waited out
+REST_AFTER = 2.0  # seconds that one who broke before it gave anything rests, doubled each time
+MAX_REST = 64.0  # seconds; longer than PATIENCE, so that a fetch from nobody else ends
 MAX_LACKS = 8  # files that a web seed may lack before it gave any: it has another folder
 PATIENCE = 60.0  # seconds in which nobody has anything to give before the fetch gives up
 WORD_AFTER = 5.0  # seconds of that until the person is told
@@ -87,6 +92,8 @@ class Transfer:
         self._hired: set[str] = set()
         self._called: set[str] = set()  # web seeds
         self._spent: set[str] = set()  # those that have nothing of what is left here
+        self._vain: Counter[str] = Counter()  # how often in a row one broke and gave nothing
+        self._rests: dict[str, float] = {}  # until when it is not asked again
 
     async def run(self) -> None:
         """Fetch everything; NoSources when nobody is left, or the store's own error."""
@@ -116,7 +123,8 @@ class Transfer:
                 # Two whole looks round while nobody is there, the second begun after the last left.
                 if self._crew.rounds >= rounds + 2 or now > busy + PATIENCE:
                     raise self._crew.failure("what is still missing")
-                with trio.move_on_after(min(1.0, resort.patience)):
+                ends = [end - now for end in self._rests.values() if end > now]
+                with trio.move_on_after(min(1.0, resort.patience, *ends)):
                     await self._crew.wait_change()
             nursery.cancel_scope.cancel()
         self._tell()
@@ -130,14 +138,16 @@ class Transfer:
         return (one for one in self._crew.active if not one.is_web or one.peer in seeds)
 
     def _hire(self, nursery: trio.Nursery) -> None:
+        now = trio.current_time()
         for member in self._mine():
-            if member.peer not in self._hired:
+            if member.peer not in self._hired and now >= self._rests.get(member.peer, now):
                 self._hired.add(member.peer)
                 nursery.start_soon(self._employ, member)
 
     async def _employ(self, member: Member) -> None:
         """Have one source read until there is no more to read, or it is no good."""
         member.record.hire(trio.current_time())
+        came, broke = member.bytes, False
         try:
             while member in self._mine() and not self.swarm.finished:
                 fault: NetworkError | None = None
@@ -150,12 +160,23 @@ class Transfer:
                 except* NetworkError as group:
                     fault = _first(group)
                 if fault is not None:
+                    broke = not isinstance(fault, PeerRefused)  # it answered: that is no break
                     await self._pause(member, fault)
+            self._judge(member, in_vain=broke and member.bytes == came)
         finally:
             member.record.let_go(trio.current_time())
             self.swarm.leave(member.peer)
             self._hired.discard(member.peer)
             self._crew.notify()
+
+    def _judge(self, member: Member, *, in_vain: bool) -> None:
+        """Have a source that broke before it gave anything rest, longer each time in a row."""
+        if in_vain:
+            rest = min(MAX_REST, REST_AFTER * 2 ** self._vain[member.peer])
+            self._rests[member.peer] = trio.current_time() + rest
+            self._vain[member.peer] += 1
+        else:
+            del self._vain[member.peer]
 
     async def _pause(self, member: Member, fault: NetworkError) -> None:
         """Judge a source that failed, and wait until it may be asked again."""
@@ -165,7 +186,7 @@ class Transfer:
             self._crew.fault(member, fault)
             pause = RETRY_AFTER * 2**member.faults
         if pause > MAX_RETRY_AFTER:
-            self._crew.leave(member, fault.message)
+            self._crew.leave(member, fault.message, again=pause)
         self.swarm.leave(member.peer)
         if not member.gone:
             member.record.paused.enter(trio.current_time())

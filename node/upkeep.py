@@ -3,7 +3,7 @@ the peers that it met."""
 
 import json
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -53,18 +53,26 @@ def release_keys(manifest: Manifest, files: Iterable[str] | None = None) -> list
     ]
 
 
-async def keep_announced(store: Store, gate: Gate, network: "Network") -> None:
+async def keep_announced(
+    store: Store,
+    gate: Gate,
+    network: "Network",
+    hidden: Callable[[CID], Awaitable[bool]] | None = None,
+) -> None:
     """Announce everything that the store holds and the policy lets out; discovery repeats it.
 
     Anew whenever the policy has changed, and now and then, since verdicts age.
+    ``hidden`` says what is not for everybody (``Seeding.hidden``).
     """
     while True:
         change = gate.next_change()  # before the look, so that none is missed meanwhile
         for release in await store.releases():
             try:
                 keys = await _keys(store, release)
-                network.withdraw([key for key in keys if await gate.refuses(key) is not None])
-                network.announce(keys)
+                told = [key for key in keys if hidden is None or not await hidden(key)]
+                kept = [key for key in told if await gate.refuses(key) is not None]
+                network.withdraw([*kept, *(set(keys) - set(told))])
+                network.announce(told)
             except AllodError as exc:  # one damaged record must not silence the others
                 log.warning("%s is not announced: %s", release.manifest_cid, exc)
         with trio.move_on_after(ANNOUNCE_AGAIN):

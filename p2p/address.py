@@ -2,7 +2,8 @@
 
 Pure, and free of the multiaddr library, whose import alone costs a third of a second.
 Kinds: ``/ip4``, ``/ip6``, ``/dns``, ``/dns4``, ``/dns6``, then ``/tcp/PORT``, then maybe
-``/p2p/PEER``. Everything else (QUIC, WebSocket, relays) is no address here.
+``/p2p/PEER``, or ``/p2p/RELAY/p2p-circuit`` and then maybe ``/p2p/PEER``: a place that a peer has
+at a relay. Everything else (QUIC, WebSocket, relays behind relays) is no address here.
 An address that a stranger gives is a hint; ``reach`` says how far it can lead.
 """
 
@@ -16,7 +17,7 @@ import base58
 from p2p.errors import UsageError
 
 MAX_TEXT = 400
-"""Characters of an address: a DNS name has at most 253, a peer id 59."""
+"""Characters of an address: a DNS name has at most 253, a peer id 59, and there may be two."""
 
 # Labels with dots between them: where the dots could be left out, one text could be cut in
 # exponentially many ways, and a label could be longer than the resolver takes.
@@ -27,6 +28,8 @@ _KINDS = {code: kind for kind, code in _CODES.items()}
 _TCP = 6
 _P2P = 421
 _P2P_BYTES = b"\xa5\x03"
+_CIRCUIT_BYTES = b"\xa2\x02"
+_CIRCUIT = "p2p-circuit"
 _NEXT = "Write it like /ip4/192.0.2.7/tcp/9770/p2p/12D3KooW..."
 
 
@@ -41,28 +44,37 @@ class Reach(IntEnum):
 
 @dataclass(frozen=True, slots=True, order=True)
 class Address:
-    """A TCP endpoint and, maybe, who is to answer there (a peer id in base58)."""
+    """A TCP endpoint and, maybe, who is to answer there (a peer id in base58).
+
+    With a relay, the endpoint is the relay's, and the peer is reached through it.
+    """
 
     kind: str
     host: str
     port: int
     peer: str | None = None
+    relay: str | None = None
+    """The peer id of the relay; None: the endpoint is the peer's own."""
 
     @classmethod
     def parse(cls, text: str) -> "Address":
         """Read ``/ip4/1.2.3.4/tcp/9770/p2p/12D3...``; UsageError when it is not in the profile."""
         parts = text.split("/")
-        if len(text) > MAX_TEXT or len(parts) not in (5, 7) or parts[0] or parts[3] != "tcp":
+        known = len(text) <= MAX_TEXT and len(parts) in (5, 7, 8, 10) and not parts[0]
+        if not known or parts[3] != "tcp":
             raise UsageError(f"Expected a TCP multiaddr, came {text[:80]!r}.", next=_NEXT)
         kind, host, port = parts[1], parts[2], parts[4]
-        peer = None
-        if len(parts) == 7:
-            if parts[5] not in ("p2p", "ipfs"):
-                raise UsageError(f"Expected /p2p/ and a peer id in {text!r}.", next=_NEXT)
-            peer = check_peer_id(parts[6])
+        relay = peer = None
+        if len(parts) > 7:
+            if parts[7] != _CIRCUIT:
+                raise UsageError(f"Expected /{_CIRCUIT} after the relay in {text!r}.", next=_NEXT)
+            relay = _named(parts[5:7], text)
+            peer = _named(parts[8:], text) if len(parts) == 10 else None
+        elif len(parts) == 7:
+            peer = _named(parts[5:], text)
         if not (port.isascii() and port.isdigit() and len(port) <= 5 and int(port) <= 65535):
             raise UsageError(f"Expected a port from 0 to 65535 in {text!r}.", next=_NEXT)
-        return cls(kind, _host(kind, host, text), int(port), peer)
+        return cls(kind, _host(kind, host, text), int(port), peer, relay)
 
     @classmethod
     def from_bytes(cls, raw: bytes) -> "Address":
@@ -84,12 +96,16 @@ class Address:
         if raw[start : start + 1] != bytes([_TCP]) or len(port) != 2:
             raise UsageError("Expected /tcp in a binary multiaddr.")
         rest = raw[start + 3 :]
-        peer = None
+        relay = peer = None
         if rest:
-            if rest[:2] != _P2P_BYTES or len(rest) < 3 or rest[2] != len(rest) - 3:
-                raise UsageError("Expected /p2p at the end of a binary multiaddr.")
-            peer = check_peer_id(base58.b58encode(rest[3:]).decode("ascii"))
-        return cls(kind, host, int.from_bytes(port, "big"), peer)
+            peer, rest = _named_bytes(rest)
+        if rest[:2] == _CIRCUIT_BYTES:
+            relay, peer, rest = peer, None, rest[2:]
+            if rest:
+                peer, rest = _named_bytes(rest)
+        if rest:
+            raise UsageError("Expected the end of a binary multiaddr.")
+        return cls(kind, host, int.from_bytes(port, "big"), peer, relay)
 
     def __bytes__(self) -> bytes:
         head = bytes([_CODES[self.kind]])
@@ -99,22 +115,37 @@ class Address:
             name = self.host.encode("ascii")
             head += bytes([len(name)]) + name
         tail = b""
+        if self.relay is not None:
+            tail = _peer_bytes(self.relay) + _CIRCUIT_BYTES
         if self.peer is not None:
-            peer = base58.b58decode(self.peer)
-            tail = _P2P_BYTES + bytes([len(peer)]) + peer
+            tail += _peer_bytes(self.peer)
         return head + bytes([_TCP]) + self.port.to_bytes(2, "big") + tail
 
     def __str__(self) -> str:
-        tail = f"/p2p/{self.peer}" if self.peer is not None else ""
+        tail = f"/p2p/{self.relay}/{_CIRCUIT}" if self.relay is not None else ""
+        tail += f"/p2p/{self.peer}" if self.peer is not None else ""
         return f"/{self.kind}/{self.host}/tcp/{self.port}{tail}"
 
     def at(self, peer: str | None) -> "Address":
-        """The same endpoint, answered by ``peer``."""
-        return Address(self.kind, self.host, self.port, peer)
+        """The same endpoint, and the same relay if there is one, answered by ``peer``."""
+        return Address(self.kind, self.host, self.port, peer, self.relay)
+
+    def through(self, peer: str | None) -> "Address":
+        """Where ``peer`` is found if the peer that answers here is its relay; it must be named."""
+        assert self.peer is not None
+        assert self.relay is None
+        return Address(self.kind, self.host, self.port, peer, self.peer)
+
+    @property
+    def endpoint(self) -> "Address":
+        """What is dialled first: the address itself, or the relay's own."""
+        if self.relay is None:
+            return self
+        return Address(self.kind, self.host, self.port, self.relay)
 
     @property
     def reach(self) -> Reach:
-        """How far the address leads; a name may lead anywhere."""
+        """How far the address leads, or that of the relay; a name may lead anywhere."""
         if not self.port:
             return Reach.NOWHERE
         if self.kind not in ("ip4", "ip6"):
@@ -145,6 +176,26 @@ def check_peer_id(text: str) -> str:
     if base58.b58encode(raw).decode("ascii") != text:
         raise UsageError(f"Expected a peer id in its one spelling, came {text!r}.", next=_NEXT)
     return text
+
+
+def _named(parts: list[str], text: str) -> str:
+    """Return the peer id of ``["p2p", PEER]``; UsageError about ``text``."""
+    if parts[0] not in ("p2p", "ipfs"):
+        raise UsageError(f"Expected /p2p/ and a peer id in {text!r}.", next=_NEXT)
+    return check_peer_id(parts[1])
+
+
+def _named_bytes(raw: bytes) -> tuple[str, bytes]:
+    """Return the peer id that ``raw`` begins with, and the rest; UsageError."""
+    end = 3 + raw[2] if raw[:2] == _P2P_BYTES and len(raw) > 2 else 0
+    if not end or len(raw) < end:
+        raise UsageError("Expected /p2p and a peer id in a binary multiaddr.")
+    return check_peer_id(base58.b58encode(raw[3:end]).decode("ascii")), raw[end:]
+
+
+def _peer_bytes(peer: str) -> bytes:
+    raw = base58.b58decode(peer)
+    return _P2P_BYTES + bytes([len(raw)]) + raw
 
 
 def _host(kind: str, host: str, text: str) -> str:

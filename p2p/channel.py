@@ -24,6 +24,7 @@ from libp2p.security.noise.patterns import PatternXX
 from libp2p.security.secure_session import SecureSession
 
 from p2p.noise import LENGTH, MAX_FRAME, Data, Opener, Sealer
+from p2p.private import PrivateStream
 
 READ_SIZE = 1 << 20  # bytes a system call may return; a socket on loopback fills it
 
@@ -105,14 +106,16 @@ class NoiseSession(BaseSession):
         self._sealer = Sealer(bytes(sending.k), sending.n)
         self._opener = Opener(bytes(receiving.k), receiving.n)
         self._raw: IRawConnection = transport.conn  # type: ignore[assignment]
-        self._stream = _stream_of(self._raw)
+        self._socket = _socket_of(self._raw)
+        bare = not isinstance(getattr(self._raw, "stream", None), PrivateStream)
+        self._stream = self._socket if bare else None  # read without any layer between
         self._unread = bytearray()  # plaintext that `read` left: the muxer is still negotiated
         self._sending = trio.Lock()
 
     @property
     def socket_stream(self) -> trio.SocketStream | None:
         """The socket below, for what the kernel can tell of it; not to be read or written."""
-        return self._stream
+        return self._socket
 
     async def receive(self) -> Data:
         """Plaintext of at least one whole frame, or nothing at the end of the connection."""
@@ -150,8 +153,8 @@ class NoiseSession(BaseSession):
 
     async def finish(self) -> None:
         """End the direction that we send in."""
-        if self._stream is not None:
-            await self._stream.send_eof()
+        if self._socket is not None:
+            await self._socket.send_eof()
 
     async def read(self, n: int | None = None) -> bytes:
         """At most ``n`` bytes, as soon as there are any; for the negotiation of the muxer."""
@@ -185,9 +188,10 @@ class NoiseSession(BaseSession):
         return self._raw.get_connection_type()
 
 
-def _stream_of(raw: object) -> trio.SocketStream | None:
-    """The socket's stream, where ``raw`` is py-libp2p's TCP connection."""
+def _socket_of(raw: object) -> trio.SocketStream | None:
+    """The socket's stream, where ``raw`` is py-libp2p's TCP connection, also under a swarm key."""
     stream = raw.stream if isinstance(raw, RawConnection) else None
+    stream = stream.below if isinstance(stream, PrivateStream) else stream
     inner = stream.stream if isinstance(stream, TrioTCPStream) else None
     return inner if isinstance(inner, trio.SocketStream) else None
 

@@ -44,6 +44,8 @@ ANNOUNCE_RATE = 10.0
 ANNOUNCE_BURST = 30.0
 ANNOUNCERS = 4
 """Keys being announced at the same time."""
+TIDY = 64
+"""Entries of the heap that may be out of date beside as many as there are keys."""
 REFRESH_EVERY = 600.0
 """Seconds between two looks at the routing table (the specification's ten minutes)."""
 SETTLE = 0.25
@@ -80,6 +82,8 @@ class _Announcement:
     holders: set[str] = field(default_factory=set)
     radius: int = 0
     confirmed: trio.Event = field(default_factory=trio.Event)
+    due: float = 0.0
+    """When it is announced next, on trio's clock."""
 
 
 def dht_key(cid: CID) -> bytes:
@@ -167,8 +171,10 @@ class Discovery:
     def withdraw(self, keys: Iterable[CID | str]) -> None:
         """Stop announcing ``keys``; the records elsewhere expire by themselves."""
         for each in keys:
-            cid = CID.parse(each) if isinstance(each, str) else each
-            self._announcements.pop(dht_key(cid), None)
+            key = dht_key(CID.parse(each) if isinstance(each, str) else each)
+            if self._announcements.pop(key, None) is not None:
+                self.kad.withdraw(key)
+        self._tidy()
 
     def announcing(self) -> tuple[int, int]:
         """Return how many keys are kept announced, and how many of them somebody has confirmed."""
@@ -201,10 +207,18 @@ class Discovery:
     async def run(self) -> None:
         """Join, stay joined, announce; never returns."""
         async with trio.open_nursery() as nursery:
-            for task in (self.kad.run, self._join, self._refresh, self._announce_due, self._spread):
+            for task in (
+                self.kad.run,
+                self._join,
+                self._refresh,
+                self._announce_due,
+                self._spread,
+                self._follow_moves,
+            ):
                 nursery.start_soon(task)
             if self.host.settings.mdns:
-                async with open_mdns(self.host.own_addresses(), self._heard_on_lan):
+                own = [one for one in self.host.own_addresses() if one.relay is None]
+                async with open_mdns(own, self._heard_on_lan):
                     await trio.sleep_forever()
 
     def _heard_on_lan(self, peer: str, addresses: list[Address]) -> None:
@@ -307,9 +321,9 @@ class Discovery:
                     pause = due - now if due > now else REFRESH_EVERY
                     await _first(wake, self.kad.on_neighbour, seconds=pause)
                     continue
-                first = heapq.heappop(self._due)[2]
-                if self._announcements.get(first.key) is not first:
-                    continue  # it was withdrawn
+                due, _, first = heapq.heappop(self._due)
+                if not self._is_due(first, due):
+                    continue
                 await self._in_turn(1.0)
                 await self._announcers.acquire_on_behalf_of(first)
                 nursery.start_soon(self._announce, first)
@@ -324,6 +338,9 @@ class Discovery:
     async def _announce(self, announcement: _Announcement) -> None:
         try:
             provided = await self.kad.provide(announcement.key)
+            if announcement.key not in self._announcements:  # it was withdrawn meanwhile
+                self.kad.withdraw(announcement.key)
+                return
             announcement.holders = set(provided.holders)
             announcement.radius = provided.radius
             if provided.holders:
@@ -345,9 +362,29 @@ class Discovery:
             self._announcers.release_on_behalf_of(announcement)
 
     def _schedule(self, announcement: _Announcement, due: float) -> None:
+        announcement.due = due
         self._count += 1  # two that are due together are told apart by their order
         heapq.heappush(self._due, (due, self._count, announcement))
+        self._tidy()
         self._wake_up()
+
+    def _tidy(self) -> None:
+        """Let go of what is not due any more, before it is half of the heap: it lies for hours."""
+        if len(self._due) > 2 * len(self._announcements) + TIDY:
+            self._due = [one for one in self._due if self._is_due(one[2], one[0])]
+            heapq.heapify(self._due)
+
+    def _is_due(self, announcement: _Announcement, due: float) -> bool:
+        """Say whether it is neither withdrawn, nor due at another time by now."""
+        return self._announcements.get(announcement.key) is announcement and announcement.due == due
+
+    async def _follow_moves(self) -> None:
+        """Announce everything anew when the addresses at which we are found have changed."""
+        while True:
+            await self.host.on_moved.wait()
+            now = trio.current_time()
+            for announcement in list(self._announcements.values()):
+                self._schedule(announcement, now)
 
     async def _spread(self) -> None:
         """Give our records to new neighbours that are near enough to be asked for them."""

@@ -20,7 +20,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 
 import trio
-from libp2p.abc import INetStream, ISecureTransport
+from libp2p.abc import INetConn, INetStream, ISecureTransport
 from libp2p.crypto.ed25519 import create_new_key_pair as ed25519_pair
 from libp2p.crypto.keys import KeyPair
 from libp2p.crypto.x25519 import create_new_key_pair as x25519_pair
@@ -53,11 +53,15 @@ from p2p.network import (
     Network,
     connected_since,
     dialled_us,
+    far_host,
     open_network,
+    relayed,
     round_trip,
 )
 from p2p.rates import Rates
+from p2p.reachability import Reachability
 from p2p.streams import BROKEN, NEGOTIATE_TIME, PeerStream
+from p2p.swarmkey import SwarmKey
 
 log = logging.getLogger(__name__)
 
@@ -88,6 +92,10 @@ class HostSettings:
     limits: PeerLimits = field(default_factory=PeerLimits)
     known_peers: tuple[str, ...] = ()
     """Peers of an earlier run."""
+    swarm_key: SwarmKey | None = None
+    """Of the private network that the host is in."""
+    members: frozenset[str] = frozenset()
+    """Ids of the peers that alone may be connected; none: everybody."""
     announce: tuple[str, ...] = ()
     """What is told to others instead of the addresses of the interfaces: a forwarded port."""
     http: HttpLimits = field(default_factory=HttpLimits)
@@ -105,6 +113,8 @@ class PeerInfo:
     """Seconds, as the kernel measured them on the fastest connection; None where it does not."""
     inbound: bool = False
     """Whether the peer dialled."""
+    path: str = "direct"
+    """How it is reached: "direct"; "punched", directly with a relay's help; "relay", through it."""
 
 
 def session_options(key: KeyPair) -> tuple[dict[TProtocol, ISecureTransport], TMuxerOptions]:
@@ -122,6 +132,7 @@ class _PeerHost(BasicHost):
     """libp2p's host whose tasks live in a nursery of ours and not in trio's system nursery."""
 
     nursery: trio.Nursery
+    identified: Sequence[Callable[[str], None]] = ()
 
     def _schedule_identify(self, peer_id: ID, *, reason: str) -> None:
         if peer_id == self.get_id() or peer_id in self._identify_inflight:
@@ -134,6 +145,8 @@ class _PeerHost(BasicHost):
     async def _identify_task_entry(self, peer_id: ID, reason: str) -> None:
         try:
             await super()._identify_task_entry(peer_id, reason)
+            for tell in self.identified:
+                tell(str(peer_id))
         except Exception:
             # What a peer says about itself is optional, and so is the answer to asking.
             log.debug("identify failed", exc_info=True)
@@ -192,7 +205,17 @@ class Host:
         """Bytes a second, for streams and lanes together."""
         self.counts: Counter[str] = Counter()
         """What peers did, by a word: faults, bans."""
-        self._bound = tuple(bound)
+        self.circuits: Callable[[], list[Address]] = list
+        """Where this host is reached through relays; whoever keeps places there puts it here."""
+        self.on_moved = trio.Event()
+        """Set, and replaced, each time that the addresses told to others have changed."""
+        named = {text.rpartition("/p2p/")[2] for text in settings.bootstrap}
+        self.reachability = Reachability(named=named, moved=self.moved)
+        """Which of the addresses were seen to work from outside."""
+        self.identified: list[Callable[[str], None]] = []
+        """Who is told the id of a peer that has said what it speaks."""
+        self.bound = tuple(bound)
+        """The (host, port) pairs that it listens on; a host may be a wildcard."""
         self._known: OrderedDict[str, OrderedDict[Address, None]] = OrderedDict()
         self._handler: Handler | None = None
         self._bodies = PeerBodies(no_body, self.book)
@@ -207,14 +230,22 @@ class Host:
         return [str(address) for address in self.own_addresses()]
 
     def own_addresses(self) -> list[Address]:
-        """The same, parsed: interfaces rather than loopback, unless there is only loopback."""
+        """The same, parsed: what the owner says, or what is known to work and what may work."""
         if self.settings.announce:
             told = [Address.parse(text) for text in self.settings.announce]
         else:
-            told = dialable(self._bound)
-            wide = [address for address in told if address.reach > Reach.MACHINE]
-            told = wide or told
-        return [address.at(self.peer_id) for address in told]
+            told = self.reachability.told(self.interfaces())
+        return [*(address.at(self.peer_id) for address in told), *self.circuits()]
+
+    def interfaces(self) -> list[Address]:
+        """Where this machine listens: not on loopback, unless there is only loopback."""
+        found = dialable(self.bound)
+        return [address for address in found if address.reach > Reach.MACHINE] or found
+
+    def moved(self) -> None:
+        """Say that the addresses told to others have changed."""
+        self.on_moved.set()
+        self.on_moved = trio.Event()
 
     def reaches(self, address: Address) -> bool:
         """Say whether a stranger's hint may be dialled.
@@ -272,10 +303,15 @@ class Host:
         known[address.at(None)] = None
         return address.peer
 
-    async def reach(self, peer: str, addresses: Iterable[Address] = ()) -> None:
-        """Have a connection to ``peer``; NoSources when none of its addresses answers as it."""
+    async def reach(
+        self, peer: str, addresses: Iterable[Address] = (), *, relayed: bool = True
+    ) -> None:
+        """Have a connection to ``peer``; NoSources when none of its addresses answers as it.
+
+        ``relayed``: whether one through a relay will do.
+        """
         try:
-            await self._network.dial(ID.from_base58(peer), addresses)
+            await self._network.dial(ID.from_base58(peer), addresses, relayed=relayed)
         except SwarmException as exc:
             raise NoSources(
                 f"The peer {peer} could not be reached ({exc}).",
@@ -300,7 +336,7 @@ class Host:
             if "not supported" in str(exc.__cause__):
                 raise PeerFault(f"{peer} doesn't speak {protocol}.", peer=peer) from exc
             raise PeerGone(f"{peer} opened no stream for {protocol}.", peer=peer) from exc
-        return self._wrap(stream, peer)
+        return self.wrap(stream, peer)
 
     def peers(self) -> list[PeerInfo]:
         """The peers that are connected now."""
@@ -318,9 +354,31 @@ class Host:
                         min(connected_since(conn) for conn in live),
                         min(trips, default=None),
                         all(dialled_us(conn) for conn in live),
+                        self._path(live),
                     )
                 )
         return infos
+
+    def _path(self, live: Sequence[INetConn]) -> str:
+        direct = [conn for conn in live if not relayed(conn)]
+        if not direct:
+            return "relay"
+        return "punched" if all(conn in self._network.punched for conn in direct) else "direct"
+
+    @property
+    def network(self) -> Network:
+        """The connections themselves, for what joins some of its own: relays and their like."""
+        return self._network
+
+    def outdone(self, stream: PeerStream, peer: str) -> bool:
+        """Say whether a new stream to ``peer`` would do without the relay that ``stream`` needs."""
+        live = self._network.live(ID.from_base58(peer))
+        return stream.relayed and any(not relayed(conn) for conn in live)
+
+    def hosts_of(self, peer: str) -> list[str]:
+        """The IP addresses from which a peer is connected now, without any relay between."""
+        found = map(far_host, self._network.live(ID.from_base58(peer)))
+        return [host for host in found if host is not None]
 
     def connected(self, peer: str) -> bool:
         """Say whether there is an open connection to ``peer``."""
@@ -329,6 +387,19 @@ class Host:
     async def disconnect(self, peer: str) -> None:
         """Close all connections to ``peer``."""
         await self._network.close_peer(ID.from_base58(peer))
+
+    @property
+    def members(self) -> frozenset[str]:
+        """The peers that alone may be connected; none: everybody."""
+        return self._network.members
+
+    async def set_members(self, members: Iterable[str]) -> None:
+        """Change them; the connections of all others end at once."""
+        self._network.members = frozenset(members)
+        for info in self.peers():
+            if self.members and info.peer not in self.members:
+                log.info("peer %s is no member: its connections end", info.peer)
+                await self.disconnect(info.peer)
 
     async def ban(self, peer: str, reason: str, seconds: float) -> None:
         """Disconnect ``peer`` and keep it out for ``seconds``."""
@@ -339,7 +410,9 @@ class Host:
         await self.disconnect(peer)
 
     def banned(self, peer: str) -> bool:
-        """Say whether ``peer`` is kept out."""
+        """Say whether ``peer`` is kept out, for its faults or as no member."""
+        if self.members and peer not in self.members:
+            return True
         return self.book.banned(peer, trio.current_time())
 
     # --- serving ---
@@ -353,6 +426,10 @@ class Host:
     def set_stream_handler(self, protocol: str, handler: StreamHandler) -> None:
         """Serve streams of ``protocol``; whatever ``handler`` raises ends its stream only."""
         self._basic.set_stream_handler(TProtocol(protocol), handler)
+
+    def drop_stream_handler(self, protocol: str) -> None:
+        """Serve no new streams of ``protocol``."""
+        self._basic.remove_stream_handler(TProtocol(protocol))
 
     def protocols_of(self, peer: str) -> frozenset[str]:
         """The protocols that a connected peer says it serves (empty before it has said so)."""
@@ -394,13 +471,18 @@ class Host:
                 account.close_request()
             if isinstance(response.body, FileBody):
                 if not self.rates.begin_upload(request.peer):
+                    if response.done is not None:
+                        response.done()
                     raise PeerRefused(
                         "All places for uploads are taken.",
                         status=429,
                         retry_after=UPLOAD_AGAIN,
                         peer=request.peer,
                     )
-                return replace(response, done=partial(self.rates.end_upload, request.peer))
+                ended = partial(self.rates.end_upload, request.peer)
+                if response.done is not None:
+                    ended = partial(_each, ended, response.done)
+                return replace(response, done=ended)
             return response
 
         return admitted
@@ -409,14 +491,15 @@ class Host:
         peer = str(stream.muxed_conn.peer_id)
         assert self._handler is not None
         await serve_http(
-            self._wrap(stream, peer),
+            self.wrap(stream, peer),
             self.charged(self._handler),
             peer=peer,
             limits=self.settings.http,
             bodies=self._bodies,
         )
 
-    def _wrap(self, stream: INetStream, peer: str) -> PeerStream:
+    def wrap(self, stream: INetStream, peer: str) -> PeerStream:
+        """A stream of a peer, counted in its budget and under its rates."""
         account = self.book.account(peer, trio.current_time())
         return PeerStream(stream, account, self.rates.of(peer))
 
@@ -457,6 +540,7 @@ class Host:
             disable_identify_address_discovery=True,
         )
         basic.nursery = nursery
+        basic.identified = self.identified
         self._network, self._basic = network, basic
         network.set_stream_handler(self._on_stream)
         for text in self.settings.known_peers:
@@ -484,6 +568,11 @@ class Host:
         return addresses
 
 
+def _each(*calls: Callable[[], None]) -> None:
+    for call in calls:
+        call()
+
+
 @asynccontextmanager
 async def open_host(key: SecretKey, settings: HostSettings) -> AsyncIterator[Host]:
     """Run a host with this identity; PortInUse, or NetworkError when it can't listen.
@@ -500,6 +589,7 @@ async def open_host(key: SecretKey, settings: HostSettings) -> AsyncIterator[Hos
         async with open_network(peer_id, upgrader, host.book, host.known_addresses) as network:
             network.peerstore.add_key_pair(peer_id, pair)
             network.listeners["allod"] = Listener(host.own_addresses)
+            network.swarm_key, network.members = settings.swarm_key, settings.members
             async with trio.open_nursery() as nursery:
                 host._attach(network, nursery)
                 for listener in listeners:

@@ -26,6 +26,7 @@ from libp2p.abc import INetStream
 from libp2p.kad_dht.pb.kademlia_pb2 import Message
 
 from p2p.address import Address, check_peer_id
+from p2p.delimited import frame, read_message
 from p2p.errors import NetworkError, PeerFault, PeerGone, UsageError
 from p2p.host import Host
 from p2p.routing import (
@@ -156,6 +157,10 @@ class Kad:
         radius = max(distances[peer] for peer in holders) if full else 1 << KEY_BITS
         return Provided(len(found), tuple(holders), radius)
 
+    def withdraw(self, key: bytes) -> None:
+        """Name this node no more to those who ask it for ``key``."""
+        self.records.remove(key, self._host.peer_id)
+
     async def tell(self, peer: str, key: bytes) -> bool:
         """Give one peer the record that we have ``key``; True when it confirms."""
         message = Message(type=Kind.ADD_PROVIDER, key=key)
@@ -273,8 +278,8 @@ class Kad:
     async def _exchange(self, peer: str, stream: PeerStream, question: Message) -> Message:
         good = False
         try:
-            await stream.send_all(_frame(question))
-            answer = await _read(stream, peer)
+            await stream.send_all(frame(question))
+            answer = await _message(stream, peer)
             if answer is None:
                 raise PeerGone(f"{peer} closed the stream instead of answering.", peer=peer)
             if answer.type != question.type:
@@ -314,7 +319,7 @@ class Kad:
         self._stranger(peer)
         while True:
             with trio.move_on_after(IDLE_TIME) as scope:
-                message = await _read(ours, peer)
+                message = await _message(ours, peer)
             if scope.cancelled_caught or message is None:
                 break
             if not account.dht_message(trio.current_time()):
@@ -324,7 +329,7 @@ class Kad:
             if answer is None:  # no room for its records: no fault, and no confirmation
                 await ours.abort()
                 return
-            await ours.send_all(_frame(answer))
+            await ours.send_all(frame(answer))
         await ours.aclose()
 
     def _answer(self, peer: str, message: Message) -> Message | None:
@@ -379,46 +384,9 @@ def _find_node(key: bytes) -> Message:
     return Message(type=Kind.FIND_NODE, key=key)
 
 
-def _frame(message: Message) -> bytes:
-    """A message behind its length as a varint."""
-    body = message.SerializeToString()
-    head = bytearray()
-    left = len(body)
-    while left >= 0x80:
-        head.append(left & 0x7F | 0x80)
-        left >>= 7
-    head.append(left)
-    return bytes(head) + body
-
-
-async def _read(stream: PeerStream, peer: str) -> Message | None:
+async def _message(stream: PeerStream, peer: str) -> Message | None:
     """Read one message, None at a clean end; PeerFault when it is malformed or too long."""
-    size = 0
-    for shift in range(0, 21, 7):  # three bytes of varint reach 2 MiB, far over the bound
-        byte = await stream.receive_some(1)
-        if not byte:
-            if shift:
-                raise PeerFault("A DHT message ends in its length.", peer=peer)
-            return None
-        size |= (byte[0] & 0x7F) << shift
-        if byte[0] < 0x80:
-            break
-    else:
-        size = MAX_MESSAGE + 1
-    if size > MAX_MESSAGE:
-        raise PeerFault(f"Expected a DHT message under {MAX_MESSAGE} bytes.", peer=peer)
-    body = b""
-    while len(body) < size:
-        part = await stream.receive_some(size - len(body))
-        if not part:
-            raise PeerFault("A DHT message is cut off.", peer=peer)
-        body += part
-    message = Message()
-    try:
-        message.ParseFromString(body)
-    except Exception as exc:  # protobuf's DecodeError, by a name that its packages disagree on
-        raise PeerFault("A DHT message is no protobuf.", peer=peer) from exc
-    return message
+    return await read_message(stream, Message, limit=MAX_MESSAGE, peer=peer, name="DHT message")
 
 
 def _peers(raw: Iterable[Message.Peer], count: int) -> Iterable[tuple[str, list[Address]]]:

@@ -16,11 +16,13 @@ import socket
 import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
+from weakref import WeakSet
 
 import trio
 from libp2p.abc import IListener, IMuxedConn, INetConn
+from libp2p.connection_types import ConnectionType
 from libp2p.io.trio import TrioTCPStream
 from libp2p.network.config import ConnectionConfig
 from libp2p.network.connection import swarm_connection
@@ -36,7 +38,10 @@ from libp2p.utils.logging import setup_logging
 from multiaddr import Multiaddr  # type: ignore[import-untyped]
 
 from p2p.address import Address
+from p2p.errors import NetworkError
 from p2p.limits import Book
+from p2p.private import protect
+from p2p.swarmkey import SwarmKey
 
 log = logging.getLogger(__name__)
 
@@ -46,6 +51,8 @@ DIAL_TIME = 10.0
 """Seconds for one address: connect, authenticate, multiplex."""
 MAX_DIAL_ADDRESSES = 16
 """Addresses tried for one peer: a machine has a few interfaces, a liar has thousands."""
+MAX_DIAL_CIRCUITS = 4
+"""Places at relays that are tried among them, after the others."""
 MAX_READ = 1 << 20
 """Bytes asked of a socket at once; stock asks for whatever length the stranger announced."""
 MAX_NEGOTIATION = 1024
@@ -56,6 +63,12 @@ TCP_INFO_SIZE = 104
 """Bytes of it that are asked for: those that every kernel has."""
 DEAD_AFTER = 30
 """Seconds after which the kernel gives up a peer that acknowledges nothing."""
+NO_MEMBER = "is no member of this network (p2p.members)"
+SHARE_PORT = (
+    socket.SO_REUSEADDR,
+    *([socket.SO_REUSEPORT] if hasattr(socket, "SO_REUSEPORT") else []),
+)
+"""What lets several sockets of one program use a port; a listener of ours has it never."""
 CONNECTIONS_PER_PEER = 8
 """Connections of one peer: two dials that cross make two; a client has a few more at worst."""
 
@@ -67,6 +80,9 @@ class TcpStream(TrioTCPStream):
         super().__init__(stream)
         sock = stream.socket
         stream.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        # A hole is punched from the port that the relay sees (p2p/relay/knock.py).
+        for option in SHARE_PORT:
+            stream.setsockopt(socket.SOL_SOCKET, option, 1)
         if hasattr(socket, "TCP_USER_TIMEOUT"):
             stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, DEAD_AFTER * 1000)
             stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, DEAD_AFTER)
@@ -180,6 +196,14 @@ class Network(Swarm):
         )
         super().__init__(peer_id, PeerStore(), upgrader, connection_config=config)
         self._manager = Tasks(nursery)  # type: ignore[assignment]
+        self.through: Callable[[Address, str], Awaitable[RawConnection]] | None = None
+        """Opens a circuit to a peer at an address that is at a relay; who it is, the relay says."""
+        self.punched: WeakSet[INetConn] = WeakSet()
+        """Connections that a relay helped to make, and that go on without it."""
+        self.swarm_key: SwarmKey | None = None
+        """Of the private network that this node is in; whoever has not the key is kept out."""
+        self.members: frozenset[str] = frozenset()
+        """The peers that alone may be connected; none: everybody."""
         self._book = book
         self._addresses_of = addresses_of
         self._dials: dict[ID, trio.Event] = {}
@@ -195,28 +219,39 @@ class Network(Swarm):
         await self.dial(peer_id, ())
         return self.live(peer_id)
 
-    async def dial(self, peer_id: ID, addresses: Iterable[Address]) -> None:
+    async def dial(
+        self, peer_id: ID, addresses: Iterable[Address], *, relayed: bool = True
+    ) -> None:
         """Have a connection to the peer: try ``addresses`` first, then those that are known.
 
+        ``relayed``: whether a circuit through a relay will do; it is tried last.
         Raises SwarmException when no address answers as this peer.
         """
-        running = self._dials.get(peer_id)
-        if running is not None:
-            await running.wait()
-            if not self.live(peer_id):
-                raise SwarmException(f"the dial to {peer_id} under way failed")
-        if self.live(peer_id):
+        while (running := self._dials.get(peer_id)) is not None:
+            await running.wait()  # it may have known other addresses: if it failed, ours are tried
+        if self._there(peer_id, relayed):
             return
         self._dials[peer_id] = ended = trio.Event()
         try:
             if self._book.banned(str(peer_id), trio.current_time()):
                 raise SwarmException(f"{peer_id} is banned for its faults")
+            if self.members and str(peer_id) not in self.members:
+                raise SwarmException(f"{peer_id} {NO_MEMBER}")
             known = (*addresses, *self._addresses_of(str(peer_id)))
             unique = dict.fromkeys(address.at(None) for address in known)
-            await self._race(peer_id, list(unique)[:MAX_DIAL_ADDRESSES])
+            circuits = [one for one in unique if one.relay is not None][:MAX_DIAL_CIRCUITS]
+            direct = [one for one in unique if one.relay is None]
+            if not relayed:
+                circuits = []
+            most = MAX_DIAL_ADDRESSES - len(circuits)
+            await self._race(peer_id, [*direct[:most], *circuits])
         finally:
             del self._dials[peer_id]
             ended.set()
+
+    def _there(self, peer_id: ID, circuits: bool) -> bool:
+        """Say whether there is a connection, or a direct one if circuits won't do."""
+        return any(circuits or not relayed(conn) for conn in self.live(peer_id))
 
     def live(self, peer_id: ID) -> list[INetConn]:
         """The connections to a peer that are not closed."""
@@ -230,7 +265,7 @@ class Network(Swarm):
             try:
                 with trio.fail_after(DIAL_TIME):
                     conn = await self._connect(peer_id, address)
-            except (SwarmException, OSError, trio.TooSlowError) as exc:
+            except (SwarmException, NetworkError, OSError, trio.TooSlowError) as exc:
                 failures.append(f"{address}: {str(exc) or type(exc).__name__}")
                 failed.set()
                 return
@@ -251,11 +286,38 @@ class Network(Swarm):
             )
 
     async def _connect(self, peer_id: ID, address: Address) -> INetConn:
-        stream = await trio.open_tcp_stream(address.host, address.port)
-        raw = RawConnection(TcpStream(stream), True)
+        if address.relay is None:
+            stream = await trio.open_tcp_stream(address.host, address.port)
+            return await self.upgrade(RawConnection(TcpStream(stream), True), peer_id)
+        if self.through is None:
+            raise SwarmException("this node uses no relays")
+        return await self.upgrade(await self.through(address, str(peer_id)), peer_id)
+
+    async def greet(self, peer_id: ID, address: Address) -> None:
+        """See that the peer answers at an address, by a connection that ends with its handshake.
+
+        Raises SwarmException, OSError or trio.TooSlowError when it does not, within DIAL_TIME.
+        """
+        with trio.fail_after(DIAL_TIME):
+            stream = await trio.open_tcp_stream(address.host, address.port)
+            raw = RawConnection(TcpStream(stream), True)
+            try:
+                sealed = protect(raw, self.swarm_key)
+                await self.upgrader.upgrade_security(sealed, True, peer_id)
+            except Exception as exc:
+                # The other side chooses what libp2p's handshake parsers choke on.
+                raise SwarmException(f"the handshake failed: {exc!r}") from exc
+            finally:
+                await _drop(raw)
+
+    async def upgrade(self, raw: RawConnection, peer_id: ID) -> INetConn:
+        """Make a connection to the peer of one that is open, as the side that dialled.
+
+        Raises SwarmException when the other side is not that peer, or breaks the handshake.
+        """
         done = False
         try:
-            conn = await self.upgrade_outbound_raw_conn(raw, peer_id)
+            conn = await self.upgrade_outbound_raw_conn(protect(raw, self.swarm_key), peer_id)
             done = True
             return conn
         except SwarmException:
@@ -265,7 +327,7 @@ class Network(Swarm):
             raise SwarmException(f"the handshake failed: {exc!r}") from exc
         finally:
             if not done:
-                await trio.aclose_forcefully(stream)
+                await _drop(raw)
 
     # --- accepting ---
 
@@ -285,9 +347,7 @@ class Network(Swarm):
             return
         try:
             with _counted(self._by_ip, ip):
-                conn = await self._shake_hands(tcp, ip)
-                if conn is not None:
-                    await conn.event_closed.wait()
+                await self.admit(RawConnection(tcp, False), ip)
         except Exception:
             # A stranger's bytes may trip anything in the handshake; only this socket ends.
             silenced = self._book.log_line(f"ip {ip}", trio.current_time())
@@ -295,14 +355,27 @@ class Network(Swarm):
                 log.info("a connection from %s failed (%d more before)", ip, silenced)
             log.debug("a connection from %s failed", ip, exc_info=True)
 
-    async def _shake_hands(self, tcp: TcpStream, ip: str) -> SwarmConn | None:
+    async def admit(self, raw: RawConnection, origin: str) -> None:
+        """Make a connection of one that came in, and stay until it has ended; any exception.
+
+        ``origin``: who is counted for it, an IP address or a relay.
+        """
+        conn = await self.shake_hands(raw, origin)
+        if conn is not None:
+            await conn.event_closed.wait()
+
+    async def shake_hands(self, raw: RawConnection, ip: str) -> SwarmConn | None:
+        """Make a connection of one that came in, within a bounded time; any exception.
+
+        None when it ended at once.
+        """
         self._handshakes += 1
         try:
             with (
                 _counted(self._handshakes_by_ip, ip),
                 trio.fail_after(self._book.limits.handshake_time),
             ):
-                raw = RawConnection(tcp, False)
+                raw = protect(raw, self.swarm_key)
                 muxed = await self.upgrade_inbound_raw_conn(raw, Multiaddr("/ip4/0.0.0.0/tcp/0"))
         finally:
             self._handshakes -= 1
@@ -316,6 +389,8 @@ class Network(Swarm):
         peer_id = muxed_conn.peer_id
         if self._book.banned(str(peer_id), trio.current_time()):
             reason = "is banned for its faults"
+        elif self.members and str(peer_id) not in self.members:
+            reason = NO_MEMBER
         elif len(self.live(peer_id)) >= CONNECTIONS_PER_PEER:
             reason = "has too many connections"
         else:
@@ -397,6 +472,14 @@ async def _close_quietly(conn: INetConn) -> None:
         log.debug("a connection did not close", exc_info=True)
 
 
+async def _drop(raw: RawConnection) -> None:
+    """Close what is to be no connection, at once."""
+    with trio.CancelScope(shield=True) as scope:
+        scope.deadline = trio.current_time() + 1
+        with suppress(Exception):  # it may be broken, and nobody waits for it
+            await raw.close()
+
+
 def connected_since(conn: INetConn) -> float:
     """Unix time at which the connection was made."""
     return float(getattr(conn, "_created_at", time.time()))
@@ -405,6 +488,35 @@ def connected_since(conn: INetConn) -> float:
 def dialled_us(conn: INetConn) -> bool:
     """Say whether the peer made the connection."""
     return conn.muxed_conn.is_initiator is False
+
+
+def relayed(conn: INetConn) -> bool:
+    """Say whether the connection goes through a relay."""
+    return conn.get_connection_type() is ConnectionType.RELAYED
+
+
+def local_endpoint(conn: INetConn) -> tuple[str, int] | None:
+    """This machine's address and port of a connection that it dialled; None where there is none."""
+    session = getattr(conn.muxed_conn, "secured_conn", None)
+    stream = getattr(session, "socket_stream", None)
+    if stream is None or dialled_us(conn):
+        return None
+    try:
+        host, port = stream.socket.getsockname()[:2]
+    except OSError:  # it is gone
+        return None
+    return str(host), int(port)
+
+
+def far_host(conn: INetConn) -> str | None:
+    """The IP address at the other end; None where the connection has no socket of its own."""
+    stream = getattr(getattr(conn.muxed_conn, "secured_conn", None), "socket_stream", None)
+    if stream is None or relayed(conn):
+        return None
+    try:
+        return str(stream.socket.getpeername()[0])
+    except OSError:  # it is gone
+        return None
 
 
 def round_trip(conn: INetConn) -> float | None:

@@ -321,15 +321,15 @@ class ProviderRecords:
             return False
         if (key, peer) not in self._order and self._peers[peer] >= MAX_RECORDS_PER_PEER:
             return False
-        self._remove(key, peer)
+        self.remove(key, peer)
         holders = self._keys.setdefault(key, OrderedDict())
         holders[peer] = Provider(peer, tuple(addresses[:MAX_ADDRESSES]), now + RECORD_TIME)
         self._order[key, peer] = None
         self._peers[peer] += 1
         if len(holders) > MAX_PROVIDERS:
-            self._remove(key, next(iter(holders)))  # never the last one: the dict stays
+            self.remove(key, next(iter(holders)))  # never the last one: the dict stays
         if len(self._order) > MAX_RECORDS:
-            self._remove(*next(iter(self._order)))
+            self.remove(*next(iter(self._order)))
         return True
 
     def get(self, key: bytes, now: float) -> list[Provider]:
@@ -344,11 +344,12 @@ class ProviderRecords:
             key, peer = next(iter(self._order))
             if self._keys[key][peer].expires > now:
                 break
-            self._remove(key, peer)
+            self.remove(key, peer)
             dropped += 1
         return dropped
 
-    def _remove(self, key: bytes, peer: str) -> None:
+    def remove(self, key: bytes, peer: str) -> None:
+        """Drop the record that ``peer`` provides ``key``, if there is one."""
         if (key, peer) not in self._order:
             return
         del self._order[key, peer]

@@ -7,7 +7,6 @@ Whether the bytes are the right ones is the reader's to verify, leaf by leaf.
 ``Source`` and ``Session`` are Protocols: a peer, a web server and a fake satisfy them alike.
 """
 
-import json
 import logging
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
@@ -20,17 +19,15 @@ from p2p.cid import CID
 from p2p.errors import NetworkError, PeerFault, PeerGone, PeerRefused, TooMuch
 from p2p.host import Host
 from p2p.http import ClientResponse, HttpClient, HttpLimits, parse_content_range
-from p2p.http.client import MAX_REFUSAL, exactly, retry_after
+from p2p.http.client import MAX_REFUSAL, exactly, reason_of, retry_after
 from p2p.lane.client import Lane, open_lane
 from p2p.lane.offer import MAX_OFFER, PATH, TICKET_TIME, Encryption, Offer
 from p2p.streams import PeerStream
 
 log = logging.getLogger(__name__)
 
-GONE = 410
-"""The status of what a node holds, and by its owner's policy gives to nobody."""
-MAX_REASON = 300
-"""Characters of a reason that are passed on to a person."""
+EXPLAINED = (403, 410, 429)
+"""Statuses of what a node holds and by its owner's choice does not give, to this one, or now."""
 LANE_AGAIN = 15.0
 """Seconds before a lane is tried again where there was none."""
 
@@ -217,12 +214,15 @@ class PeerSession:
 
     async def _ask(self, target: str, *headers: tuple[str, str]) -> ClientResponse:
         client = self._client
-        if client is not None and client.usable and self._used:
+        stream = self._stream
+        # Where a hole was punched since, the relay is not needed any longer.
+        outdone = stream is not None and self._host.outdone(stream, self._peer)
+        if client is not None and client.usable and self._used and not outdone:
             try:
                 return await client.ask(target, headers=headers)
             except PeerGone:
                 pass  # it was idle for too long: the peer may close such a stream at any time
-        if client is None or not client.usable:
+        if client is None or not client.usable or outdone:
             client = await self._fresh()
         self._used = True
         return await client.ask(target, headers=headers)
@@ -240,8 +240,8 @@ class PeerSession:
             async for data in response:  # read to the end, the stream is good for the next request
                 body += data
         said = f"{self._peer} answered {response.status} to {target}."
-        if response.status == GONE:
-            said = f"{self._peer} does not give {target}: {_reason(body)}"
+        if response.status in EXPLAINED:
+            said = f"{self._peer} does not give {target}: {reason_of(body)}"
         return PeerRefused(
             said,
             status=response.status,
@@ -251,13 +251,3 @@ class PeerSession:
 
     def _fault(self, message: str) -> PeerFault:
         return PeerFault(message, peer=self._peer)
-
-
-def _reason(body: bytes) -> str:
-    """Return the sentence in which a peer says why it refuses; strangers' words, so cut short."""
-    try:
-        said = json.loads(body)["error"]["message"]
-    except (ValueError, KeyError, TypeError, RecursionError):
-        said = ""
-    words = "".join(one if one.isprintable() else " " for one in str(said)[:MAX_REASON])
-    return words.strip() or "it does not say why."

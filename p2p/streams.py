@@ -8,6 +8,7 @@ import logging
 
 import trio
 from libp2p.abc import INetStream
+from libp2p.connection_types import ConnectionType
 from libp2p.host.exceptions import HostException
 from libp2p.io.exceptions import IOException
 from libp2p.stream_muxer.exceptions import (
@@ -18,7 +19,7 @@ from libp2p.stream_muxer.exceptions import (
     MuxedStreamReset,
 )
 
-from p2p.limits import Account
+from p2p.limits import Account, PeerLimits
 from p2p.rates import UNLIMITED, PeerRates
 
 log = logging.getLogger(__name__)
@@ -41,6 +42,16 @@ class PeerStream:
         self._account = account
         self._rates = rates if rates is not None else UNLIMITED
         self._ended = False
+
+    @property
+    def relayed(self) -> bool:
+        """Whether it goes through a relay."""
+        conn = self._stream.muxed_conn
+        return conn.get_connection_type() is ConnectionType.RELAYED
+
+    def uncounted(self) -> "PeerStream":
+        """The same stream without budget and rates: what it carries is counted elsewhere."""
+        return PeerStream(self._stream, Account(PeerLimits(), 0.0))
 
     async def send_all(self, data: bytes | memoryview) -> None:
         """Send all of ``data``; trio.BrokenResourceError when the stream or connection is gone."""

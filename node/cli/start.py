@@ -197,11 +197,39 @@ def status(run: Run, ref: str) -> int:
         f"peer id    {found['peer']}",
         *(f"address    {address}" for address in found["addresses"]),
         *(f"gateway    {url}" for url in found["gateway"]),
+        *_reach(found["reach"]),
         f"peers      {found['peers']}",
         f"store      {size_text(store['bytes'])}, {quota}",
         f"serves     {count_text(len(found['serving']), 'release')}",
+        *_seeding(found.get("seeding")),
     ]
     return run.show(found, lines)
+
+
+def _reach(found: "dict[str, Any] | None") -> list[str]:
+    """Write whether strangers get through to a running node."""
+    if found is None:
+        return []
+    said = {
+        "public": "from everywhere, as others have tried",
+        "private": "not from outside, as others have tried",
+        "unknown": "nobody has tried yet",
+    }[found["verdict"]]
+    if found["mapped"]:
+        said += "; the router passes a port on"
+    if found["relays"]:
+        said += f"; by {count_text(len(found['relays']), 'relay')}"
+    return [f"reached    {said}"]
+
+
+def _seeding(found: "dict[str, Any] | None") -> list[str]:
+    """Write to whom a running node gives, and how much of its month is used."""
+    if found is None:
+        return []
+    month, allowed = size_text(found["month"]["sent"]), found["month"]["allowed"]
+    used = month if allowed is None else f"{month} of {size_text(allowed)}"
+    lines = [f"gives to   {found['audience']}, {used} sent this month"]
+    return lines + ([f"           {found['closed']}"] if found["closed"] else [])
 
 
 @verb(example="allod peers")

@@ -21,7 +21,7 @@ BRANCHES = {
     "trust": (
         "key", "trust", "provenance", "why", "impact", "endorse", "revoke", "consent", "bundle",
     ),
-    "other": ("env", "config", "completion"),
+    "other": ("network", "env", "config", "completion"),
 }  # fmt: skip
 ALIASES = {"pull": "fetch"}
 # The modules of those commands that do not live in their branch's.
@@ -47,6 +47,7 @@ _ELSEWHERE = {
     "consent": "consent",
     "bundle": "bundle",
     "run": "chat",
+    "network": "network",
 }
 _HOME = {name: module for module, names in BRANCHES.items() for name in names} | _ELSEWHERE
 

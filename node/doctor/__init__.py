@@ -5,6 +5,7 @@
     disk          room, inodes, the file system and what it can
     files         who may read and write the node's files; the one check that mends, when asked to
     network       ports, reachability, the DHT, peers
+    giving        to whom and when this node gives, and what is left of the month
     publishers    the keys of this machine's publishers, and how long what they say is good
     rules         config.toml, policy.toml and the deny lists
     store         the databases, unfinished and damaged files, the quota

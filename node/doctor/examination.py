@@ -18,6 +18,7 @@ from node.doctor.disk import look_at_disk
 from node.doctor.engines import look_at_engines
 from node.doctor.files import look_at_files
 from node.doctor.finding import LEVELS, Finding, count_text
+from node.doctor.giving import look_at_seeding
 from node.doctor.machine import (
     look_at_clock,
     look_at_libraries,
@@ -25,6 +26,7 @@ from node.doctor.machine import (
     look_at_open_files,
 )
 from node.doctor.network import listening, look_at_dht, look_at_peers, look_at_ports, look_at_reach
+from node.doctor.private import look_at_private
 from node.doctor.publishers import look_at_keys
 from node.doctor.rules import look_at_config, look_at_policy
 from node.doctor.store import look_at_ledger, look_at_store
@@ -33,6 +35,7 @@ from node.messages import DoctorParams
 from p2p.errors import AllodError
 
 if TYPE_CHECKING:
+    from node.seeding import Seeding
     from p2p.discovery import Discovery
     from p2p.host import Host
 
@@ -61,6 +64,7 @@ class _Life:
     running: bool
     host: "Host | None"
     discovery: "Discovery | None"
+    seeding: "Seeding | None"
 
 
 async def examine(params: DoctorParams, node: Patient) -> Json:
@@ -69,6 +73,7 @@ async def examine(params: DoctorParams, node: Patient) -> Json:
         getattr(node, "http_url", None) is not None,
         getattr(node, "host", None),
         getattr(node, "discovery", None),
+        getattr(node, "seeding", None),
     )
     found: list[Finding] = []
     for name, check in _on_disk(node, life, fix=params.fix):
@@ -103,6 +108,7 @@ def _on_disk(node: Patient, life: _Life, *, fix: bool) -> Iterable[tuple[str, Ch
     yield "clock", partial(look_at_clock, config, keyring, now)
     yield "publisher", partial(look_at_keys, config, keyring, now, running=running)
     yield "policy", partial(look_at_policy, config)
+    yield "network", partial(look_at_private, config)
     yield "memory", look_at_memory
     yield "open-files", partial(look_at_open_files, running=running)
     yield "libraries", look_at_libraries
@@ -123,6 +129,8 @@ def _in_memory(config: Config, life: _Life) -> Iterable[tuple[str, Check]]:
         yield "reach", partial(look_at_reach, host)
         yield "dht", partial(look_at_dht, config, discovery, trio.current_time())
         yield "peers", partial(look_at_peers, config, host)
+        if life.seeding is not None:
+            yield "seeding", partial(look_at_seeding, life.seeding)
 
 
 def _looked(name: str, check: Check) -> list[Finding]:

@@ -1,7 +1,7 @@
 """Ports, reachability, the DHT, peers: what this node knows of them without asking anybody.
 
-Whether strangers get through can be seen from inside only when one has: so a node that nobody has
-dialled yet is told what would have to be open, and no more is claimed.
+Whether strangers get through can be seen from inside only when one has, or when others have tried
+and said so: where nobody has yet, it is told what would have to be open, and no more is claimed.
 """
 
 import os
@@ -107,17 +107,30 @@ def _ports(config: Config) -> Iterator[tuple[str, str, int]]:
 def look_at_reach(host: "Host") -> Iterator[Finding]:
     """Say how far this node's addresses lead, and whether somebody came in from there."""
     own = host.own_addresses()
-    widest = max(own, key=lambda address: address.reach, default=None)
+    widest = max(host.interfaces(), key=lambda address: address.reach, default=None)
     came = [one for one in host.peers() if one.inbound]
-    far = [one for one in came if _reach(one.addresses) is Reach.WORLD]
+    far = [one for one in came if one.path == "direct" and _reach(one.addresses) is Reach.WORLD]
+    verdict, mapped = host.reachability.verdict, host.reachability.mapped
     if widest is None:
         text = "This node only dials; nobody can reach it."
         yield Finding("reach", "note", text, "allod config unset p2p.listen")
     elif widest.reach <= Reach.MACHINE:
         text = "This node listens on loopback only: no other machine can reach it."
         yield Finding("reach", "warning", text, "allod config unset p2p.listen")
+    elif verdict == "public":
+        works = ", ".join(str(one) for one in host.reachability.confirmed)
+        text = f"Strangers get through to this node at {works}, as others have tried."
+        yield Finding("reach", "ok", text)
+    elif verdict == "private":
+        yield _behind(host, widest)
     elif far:
         text = f"{count_text(len(far), 'peer')} from outside of this network connected to it."
+        yield Finding("reach", "ok", text)
+    elif mapped is not None:
+        text = f"The router passes {mapped} on to this node; nobody has tried it yet."
+        yield Finding("reach", "ok", text)
+    elif relays := _relays(own):
+        text = f"It is reached through {count_text(len(relays), 'relay')}, {', '.join(relays)}."
         yield Finding("reach", "ok", text)
     elif widest.reach is Reach.WORLD:
         text = f"It has a public address, {widest.host}, and nobody from outside connected yet."
@@ -129,6 +142,32 @@ def look_at_reach(host: "Host") -> Iterator[Finding]:
         fix = f"Forward TCP port {widest.port} of the router to this machine. A node that is not"
         fix += " reached fetches all the same, and gives to those whom it dials."
         yield Finding("reach", "note", text, fix)
+
+
+def _behind(host: "Host", widest: Address) -> Finding:
+    """Say what a node does that others tried to reach and could not."""
+    mapped, relays = host.reachability.mapped, _relays(host.own_addresses())
+    door = "a firewall" if widest.reach is Reach.WORLD else "the router"
+    text = f"Others tried this node's addresses and did not get through {door}"
+    if mapped is not None:
+        text += f", although the router says that it passes {mapped} on"
+    open_it = f"Forward TCP port {widest.port} of the router to this machine"
+    if widest.reach is Reach.WORLD:
+        open_it = f"Let the firewall pass TCP port {widest.port}"
+    if host.settings.announce:
+        text += "; it tells them of those in p2p.announce all the same"
+        return Finding("reach", "warning", f"{text}.", "Look whether p2p.announce is right.")
+    if relays:
+        text += f"; it is reached through {count_text(len(relays), 'relay')}, {', '.join(relays)}."
+        fix = f"{open_it}, and everything is faster."
+        return Finding("reach", "ok", text, fix)
+    text += ", and no relay has a place for it: only nodes that it dials get anything from it."
+    fix = f"{open_it}, or name a relay in relay.at, which any node that is reached can be."
+    return Finding("reach", "warning", text, fix)
+
+
+def _relays(own: Sequence[Address]) -> list[str]:
+    return list(dict.fromkeys(one.relay for one in own if one.relay is not None))
 
 
 def _reach(addresses: Sequence[str]) -> Reach:

@@ -27,7 +27,7 @@ from node.hub.origin import (
     origin_of,
     own_commit,
 )
-from node.naming import own_names, taken_back
+from node.naming import taken_back
 from node.reading import OpenRelease, Reader
 from p2p.cid import CID
 from p2p.errors import NetworkError, NotFound, Refused, UsageError
@@ -128,7 +128,7 @@ class Repositories:
             if mine and all(word in id for word in words):
                 found.setdefault(repo, _listed(repo, one))
 
-        named = await trio.to_thread.run_sync(self._named)
+        named = await self._named()
         for called, publisher in named.items():
             for one in await self._newest(publisher):
                 mirrored = COMMIT.fullmatch(one.version) and "--" in one.name
@@ -143,12 +143,12 @@ class Repositories:
 
     # -- places
 
-    def _named(self) -> dict[str, str]:
+    async def _named(self) -> dict[str, str]:
         """Return the publishers whom the owner has a name for; own names go before petnames."""
-        return dict(self._node.petnames()) | self._node.keyring.ids()
+        return {**self._node.petnames(), **await self._reader.voices.ids()}
 
     async def _places(self, kind: Kind, repo: str) -> list[Place]:
-        named = await trio.to_thread.run_sync(self._named)
+        named = await self._named()
         owner, _, name = repo.rpartition("/")
         found = []
         if owner in named:
@@ -209,7 +209,7 @@ class Repositories:
 
     async def _entries(self, publisher: str) -> Sequence[Named] | None:
         """Return what a publisher lists, as far as it is known here."""
-        names = await own_names(publisher, self._node)
+        names = await self._reader.voices.names(publisher)
         if names is None:
             names = await self._node.store.publishers.names(publisher)
         return names.entries if names is not None else None

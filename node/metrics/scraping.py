@@ -16,17 +16,21 @@ import trio
 
 from node.metrics.counts import LEVELS, HttpCounts, LogCounts
 from node.metrics.text import Scrape
+from node.seeding import REASONS
 
 if TYPE_CHECKING:
     from node.accounts import Accounts
     from node.gate import Gate
     from node.jobs import Jobs
+    from node.seeding import Seeding
     from node.serving.fleet import Fleet
     from node.store import Store
     from p2p.discovery import Discovery
     from p2p.host import Host
     from p2p.lane import LaneServer
+    from p2p.relay.relaying import Relaying
 
+VERDICTS: Final = ("public", "private", "unknown")
 SENT: Final = ("stream", "lane", "gateway")
 RECEIVED: Final = ("stream", "lane", "web")
 LANE_EVENTS: Final = {
@@ -63,6 +67,10 @@ class Watched(Protocol):
     def discovery(self) -> "Discovery | None": ...
     @property
     def lanes(self) -> "LaneServer | None": ...
+    @property
+    def seeding(self) -> "Seeding | None": ...
+    @property
+    def relaying(self) -> "Relaying | None": ...
 
 
 async def scrape(node: Watched, http: HttpCounts, logs: LogCounts, *, named: bool) -> Scrape:
@@ -75,6 +83,10 @@ async def scrape(node: Watched, http: HttpCounts, logs: LogCounts, *, named: boo
         found.add("allod_http_requests_total", count, door, str(status))
     if node.host is not None:
         _network(found, node.host)
+    if node.relaying is not None:
+        _relaying(found, node.relaying)
+    if node.seeding is not None:
+        _seeding(found, node.seeding)
     if node.lanes is not None:
         found.add("allod_lanes", len(node.lanes))
         for event, word in LANE_EVENTS.items():
@@ -135,9 +147,29 @@ def _network(found: Scrape, host: "Host") -> None:
     inbound = sum(one.inbound for one in peers)
     found.add("allod_peers", inbound, "inbound")
     found.add("allod_peers", len(peers) - inbound, "outbound")
+    for verdict in VERDICTS:
+        found.add("allod_reach", host.reachability.verdict == verdict, verdict)
     found.add("allod_banned_peers", host.book.count_banned(trio.current_time()))
     found.add("allod_bans_total", host.counts["bans"])
     found.add("allod_peer_faults_total", host.counts["faults"])
+
+
+def _seeding(found: Scrape, seeding: "Seeding") -> None:
+    found.add("allod_seeding_month_bytes", seeding.tally.counts().month)
+    found.add("allod_seeding_month_limit_bytes", seeding.rules.month)
+    shut = seeding.closed()
+    for reason in REASONS:
+        found.add("allod_seeding_refused_total", seeding.refused[reason], reason)
+        if reason != "audience":
+            found.add("allod_seeding_closed", shut is not None and shut.reason == reason, reason)
+
+
+def _relaying(found: Scrape, relaying: "Relaying") -> None:
+    relay = relaying.relay
+    found.add("allod_relay_places", len(relay.places), "given")
+    found.add("allod_relay_places", len(relaying.client.places), "had")
+    found.add("allod_relay_circuits", relay.places.circuits)
+    found.add("allod_relay_bytes_total", relay.counts["bytes"])
 
 
 def _dht(found: Scrape, discovery: "Discovery") -> None:

@@ -49,7 +49,20 @@ _TABLE: Final = (
     _gauge("allod_limit_bytes_per_second", "The limit in force; none: no sample.", "direction"),
     _gauge("allod_uploads", "Files that peers are being sent now."),
     _gauge("allod_upload_peers", "Peers that are being sent files now."),
+    _gauge("allod_seeding_month_bytes", "Bytes sent in this calendar month."),
+    _gauge("allod_seeding_month_limit_bytes", "The most that is sent in one; none: no sample."),
+    _gauge("allod_seeding_closed", "1 while nothing is given: by hours, month or ratio.", "reason"),
+    _counter(
+        "allod_seeding_refused_total",
+        "Requests of content refused by the owner's rules: audience, hours, month or ratio.",
+        "reason",
+    ),
     _gauge("allod_peers", "Connected peers: dialled inbound by them, or outbound.", "direction"),
+    _gauge(
+        "allod_reach",
+        "1 for what is known of the way in from outside: public, private or unknown; else 0.",
+        "verdict",
+    ),
     _gauge("allod_banned_peers", "Peers that are kept out now."),
     _counter("allod_bans_total", "Bans, for wrong bytes or too many faults."),
     _counter("allod_peer_faults_total", "Breaches of protocol by peers on streams and lanes."),
@@ -59,6 +72,12 @@ _TABLE: Final = (
         "Lanes that others opened: accepted, refused, gone in the middle, ended by a fault.",
         "event",
     ),
+    # relays
+    _gauge(
+        "allod_relay_places", "Places at relays: given to peers here, or had at others.", "side"
+    ),
+    _gauge("allod_relay_circuits", "Circuits carried for others."),
+    _counter("allod_relay_bytes_total", "Bytes carried for others."),
     # the DHT
     _gauge("allod_dht_peers", "Peers in the routing table."),
     _gauge("allod_dht_records", "Provider records held for others, and our own."),

@@ -8,7 +8,8 @@ leaves are here the file is one of the store's.
 Where a fetch already works on the file, the pull waits until that is done; its readers need not,
 for they see what the store has of an unfinished file, whoever puts it together. A file of one leaf
 is brought all the same: it is no unfinished file, and nobody else may come to it for hours. For the
-others' sake a pull ends when nothing is asked of it, whether its readers read or not.
+others' sake a pull ends when nothing is asked of it, whether its readers read or not: after a
+while, and at once when a fetch waits for the file.
 """
 
 import math
@@ -131,7 +132,7 @@ class Pull:
         if len(outline) == 1:
             await self._bring_leaf(outline, crew)
             return
-        async with self._claims.hold([entry.cid]):
+        async with self._claims.hold([entry.cid], asked=self._change):
             if await self._store.has(entry.cid):
                 return  # a fetch brought it meanwhile
             async with Assembly(self._store, [Wanted(entry.path, outline, keep=False)]) as assembly:
@@ -179,6 +180,8 @@ class Pull:
                     running += 1
                     nursery.start_soon(transfer, wanted)
             needed = running and self._readers
+            if not needed and self._claims.awaited(self.entry.cid):
+                return
             with trio.move_on_after(math.inf if needed else LINGER) as patience:
                 await changed.wait()
             if patience.cancelled_caught:

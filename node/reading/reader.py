@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, Final
 import trio
 
 from node.gate import Asked
-from node.naming import Resolved, own_names, resolve, whose
+from node.naming import Resolved, resolve, whose
 from node.reading.opened import OpenRelease
 from node.reading.scouts import Scouts, hear
 from node.statement import read_statement
+from node.voices import Voices
 from p2p.cid import CID
 from p2p.errors import NetworkError, NotFound
 from p2p.manifest import Manifest, parse_manifest
@@ -50,6 +51,7 @@ class Reader:
         self.nursery = nursery
         """Where what goes on behind a request's back runs."""
         self._node = node
+        self.voices = Voices(node)
         self._open: dict[CID, OpenRelease] = {}  # the last used is the last
         self._opening: dict[CID, trio.Lock] = {}
         self._answers: dict[tuple[str, ...], tuple[float, _Meaning]] = {}
@@ -85,7 +87,8 @@ class Reader:
             )
         opened.hint((*reference.peers, *peers))
         await opened.admit(Asked(stale=meaning.stale))
-        opened.warnings = _warnings(manifest, meaning, self._node)
+        own = set((await self.voices.ids()).values())
+        opened.warnings = _warnings(manifest, meaning, own | set(self._node.petnames().values()))
         return opened
 
     def _keep(self, opened: OpenRelease) -> None:
@@ -138,7 +141,7 @@ class Reader:
     async def _known(self, publisher: str, reference: Reference) -> _Meaning | None:
         """Say what a name means without asking anybody: of own publishers, and those followed."""
         assert reference.name is not None
-        names = await own_names(publisher, self._node)
+        names = await self.voices.names(publisher)
         if names is None:
             names = await self._node.store.publishers.names(publisher)
             followed = publisher in self._node.petnames().values()
@@ -184,11 +187,10 @@ class Reader:
         return None if manifest.listing is not None and listing is None else (manifest, bundles)
 
 
-def _warnings(manifest: Manifest, meaning: _Meaning, node: "FetchNode") -> list[str]:
+def _warnings(manifest: Manifest, meaning: _Meaning, known: set[str]) -> list[str]:
     """Say what somebody should know who cannot be asked."""
     found = []
-    own = set(node.keyring.ids().values())
-    if manifest.publisher not in own | set(node.petnames().values()):
+    if manifest.publisher not in known:
         found.append(f"{manifest.name} is by {manifest.publisher}, whom this node has no name for.")
     if meaning.stale:
         found.append(f"What the publisher says of {manifest.name} has expired: it may be old.")

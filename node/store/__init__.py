@@ -123,6 +123,9 @@ class Store:
         self._releases = releases
         self._partials = partials
         self.publishers = Publishers(shelf.layout)
+        self.gone = shelf.gone
+        """Called with the CIDs of releases, folders and files that are held no more, in the task
+        that let them go; they must neither block nor raise."""
         shelf.damaged = self._set_aside
 
     # --- files in --------------------------------------------------------------------------------

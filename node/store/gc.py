@@ -114,6 +114,7 @@ async def _delete(shelf: Shelf, releases: Releases, plan: Sweep, found: _Found) 
         await _unlink([layout.partial(cid) for cid in plan.partials])
         for cid in plan.partials:
             shelf.ledger.forget(cid)
+        shelf.tell_gone(plan.partials)
     await trio.to_thread.run_sync(_empty, found.quarantined)
 
 

@@ -136,6 +136,10 @@ class ReleaseRows:
         )
         return [(CID.from_bytes(manifest), path) for manifest, path in rows]
 
+    async def roots(self, manifests: Collection[CID]) -> set[CID]:
+        """Return the directories of these releases."""
+        return {one.root for cid in manifests for one in await self.releases(cid)}
+
     async def folders(self, cid: CID) -> list[CID]:
         """Return the releases to whose folder a block belongs."""
         rows = await self._index.ask(

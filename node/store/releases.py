@@ -285,7 +285,10 @@ class Releases:
         if manifests:
             with trio.CancelScope(shield=True), self.rows.trailing():
                 temps = await durable.on_disk("remove a release", work)
+                roots = await self.rows.roots(manifests)
                 await self.rows.forget_releases(manifests)
+                others = [root for root in roots if await self.rows.folders(root)]
+                self.shelf.tell_gone([*manifests, *(roots - set(others))])
             await self.drop_views(manifests)
             await trio.to_thread.run_sync(delete_trees, temps)
 

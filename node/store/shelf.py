@@ -63,6 +63,7 @@ class Shelf:
         self.outlines = Outlines(layout, rows)
         self.changing = trio.Lock()
         self.damaged: Callable[[FileRow, Outline, Checked], Awaitable[None]]  # set by the store
+        self.gone: list[Callable[[Sequence[CID]], None]] = []
         self._rehashing = trio.Lock()
         self._cache: dict[CID, FileRow] = {}
         self._fresh: dict[CID, float] = {}
@@ -266,6 +267,13 @@ class Shelf:
             for row in rows:
                 self._cache.pop(row.cid, None)
                 self.ledger.drop(row.charged)
+            self.tell_gone([row.cid for row in rows])
+
+    def tell_gone(self, cids: Sequence[CID]) -> None:
+        """Say that these are not held any more, as a release, a folder or a whole file."""
+        if cids:
+            for tell in self.gone:
+                tell(cids)
 
     async def _set_facts(self, row: FileRow, facts: Facts | None) -> None:
         if await self.row(row.cid) is not None:

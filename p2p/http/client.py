@@ -6,6 +6,7 @@ bodies; a body of known length is counted and handed on as it comes.
 After any fault the stream's framing is unknown, so the client is no longer ``usable``.
 """
 
+import json
 import math
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
@@ -19,6 +20,9 @@ from p2p.http.messages import CLOSING, DEFAULT_LIMITS, READ_SIZE, ByteStream, Ht
 
 MAX_REFUSAL = 64 * 1024
 """Bytes of a refusal's body that are worth reading."""
+
+MAX_REASON = 300
+"""Characters of a reason that are passed on to a person."""
 
 MAX_RETRY_AFTER = 3600.0
 """Seconds: a peer that asks for more is as good as gone."""
@@ -294,6 +298,16 @@ def retry_after(headers: Mapping[str, str]) -> float:
     except ValueError:  # it may be a date: we ask again when we like
         return 0.0
     return min(max(wait, 0.0), MAX_RETRY_AFTER) if math.isfinite(wait) else MAX_RETRY_AFTER
+
+
+def reason_of(body: bytes) -> str:
+    """Return the sentence in which a peer says why it refuses; strangers' words, so cut short."""
+    try:
+        said = json.loads(body)["error"]["message"]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        said = ""
+    words = "".join(one if one.isprintable() else " " for one in str(said)[:MAX_REASON])
+    return words.strip() or "it does not say why."
 
 
 def _headers(event: h11.Response) -> dict[str, str]:

@@ -18,7 +18,7 @@ from p2p.address import Address
 from p2p.cid import CID
 from p2p.errors import AllodError, PeerFault, PeerGone, PeerRefused
 from p2p.http import parse_content_range
-from p2p.http.client import MAX_INTERIM, MAX_REFUSAL, retry_after
+from p2p.http.client import MAX_INTERIM, MAX_REFUSAL, reason_of, retry_after
 from p2p.http.messages import HttpLimits
 from p2p.lane.offer import HEADER, Offer
 from p2p.lane.wire import Wire
@@ -94,7 +94,7 @@ class Lane:
         if status != 206:
             body = self._small_body()
             raise PeerRefused(
-                f"{self.peer} answered {status} to {target} ({len(body)} bytes).",
+                f"{self.peer} answered {status} to {target}: {reason_of(body)}",
                 status=status,
                 retry_after=retry_after(headers),
                 peer=self.peer,

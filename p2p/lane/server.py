@@ -31,7 +31,7 @@ from p2p.lane.offer import HEADER, TICKET_BYTES, TICKET_TIME, TICKETS, Encryptio
 from p2p.lane.tls import Certificate, make_certificate
 from p2p.lane.wire import Wire
 from p2p.listening import dialable, endpoints, open_listeners
-from p2p.rates import Rates
+from p2p.rates import Meter, Rates
 
 log = logging.getLogger(__name__)
 
@@ -74,6 +74,8 @@ class Door:
     banned: Callable[[str], bool]
     told: Callable[[], Sequence[Address]]
     """The addresses of the host that others are told; the lane listens on the same machines."""
+    outside: Callable[[Address, int], int] = lambda address, port: port
+    """By which port of such an address others get to a port of this machine."""
 
 
 class LaneServer:
@@ -102,10 +104,18 @@ class LaneServer:
         return len(self._wires)
 
     @property
+    def port(self) -> int:
+        """The TCP port of this machine that it listens on."""
+        return self._bound[0][1]
+
+    @property
     def addresses(self) -> list[Address]:
         """Where lanes can be opened: as the host is told to others, with our port."""
-        port = self._bound[0][1]
-        told = [Address(one.kind, one.host, port) for one in self._door.told()]
+        told = [
+            Address(one.kind, one.host, self._door.outside(one, self.port))
+            for one in self._door.told()
+            if one.relay is None
+        ]
         return list(dict.fromkeys(told)) or dialable(self._bound)
 
     def offer(self, peer: str, wants: Encryption) -> Offer:
@@ -210,6 +220,7 @@ class LaneServer:
 
     def _respond(self, wire: Wire, request: Request) -> None:
         response: Response | None = None
+        meter = self._rates.of(wire.peer).up
         file = -1
         try:
             try:
@@ -221,17 +232,18 @@ class LaneServer:
             except AllodError as exc:
                 _send(wire, error_response(exc))
                 return
-            _send(wire, response, head_only=request.method == "HEAD")
+            _send(wire, response, head_only=True)
             if isinstance(response.body, FileBody) and file >= 0:
-                self._send_file(wire, file, response.body)
+                self._send_file(wire, file, response.body, meter)
+            elif isinstance(response.body, bytes) and request.method == "GET":
+                wire.send_metered(response.body, meter)
         finally:
             if file >= 0:
                 os.close(file)
             if response is not None and response.done is not None:
                 trio.from_thread.run_sync(response.done)
 
-    def _send_file(self, wire: Wire, file: int, body: FileBody) -> None:
-        meter = self._rates.of(wire.peer).up
+    def _send_file(self, wire: Wire, file: int, body: FileBody, meter: Meter) -> None:
         sent = wire.send_file(file, body.offset, body.length, meter)
         self.counts["bytes"] += sent
         if sent != body.length:

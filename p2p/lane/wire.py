@@ -144,6 +144,15 @@ class Wire:
         except (OSError, ValueError) as exc:
             raise self.gone(exc) from exc
 
+    def send_metered(self, data: bytes, meter: Meter) -> None:
+        """Send all of ``data`` at the meter's rate. Raises PeerGone."""
+        view = memoryview(data)
+        while view:
+            piece, view = view[: meter.piece], view[meter.piece :]
+            self.pause(meter.reserve(len(piece)))
+            self.send(piece)
+            meter.count("lane", len(piece))
+
     def send_file(self, fd: int, offset: int, size: int, meter: Meter) -> int:
         """Send a part of a file from the page cache; how many bytes there were to send."""
         return (self._encrypt_file if self.encrypted else self._plain_file)(fd, offset, size, meter)

@@ -40,6 +40,17 @@ def test_a_fetch_gives_a_release(door: FakeDoor, caplog: pytest.LogCaptureFixtur
     assert release.ref == f"{LINK}?peer={PEER}"
 
 
+def test_a_fetch_can_fill_the_cache_of_hugging_faces_clients(
+    door: FakeDoor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """True means the cache of whoever runs the program, a folder that one; else none is filled."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", "/cache/of/mine")
+    for given in (None, False, True, "there"):
+        allod.fetch("alice/data", hf_cache=given)
+    asked = [params["hf_cache"] for name, params in door.performed if name == "fetch"]
+    assert asked == ["", "", "/cache/of/mine", str(Path("there").absolute())]
+
+
 def test_a_release_is_looked_at(door: FakeDoor) -> None:
     """Its files without its bytes; the peers that were named stay in its ref."""
     release = allod.release("alice/data", revision="1")

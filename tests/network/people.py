@@ -57,6 +57,13 @@ class Program:
         assert found, f"{self!r} ended without the event:\n{self.tail()}"
         return found[0]
 
+    async def says(self, words: str) -> str:
+        """Wait for a line of its log with these words; the line."""
+        await self._until(lambda: any(words in line for line in self.logged))
+        found = [line for line in self.logged if words in line]
+        assert found, f"{self!r} never said {words!r}:\n{self.tail()}"
+        return found[0]
+
     async def fetched(self, share: float) -> Json:
         """Wait until a fetch says that it has this share of its bytes; its progress then."""
 
@@ -127,10 +134,15 @@ class Program:
 
 
 @asynccontextmanager
-async def program(words: Sequence[str], environ: dict[str, str]) -> AsyncIterator[Program]:
-    """Run Python with these words for as long as the block lasts."""
+async def program(
+    words: Sequence[str], environ: dict[str, str], within: Sequence[str] = ()
+) -> AsyncIterator[Program]:
+    """Run Python with these words for as long as the block lasts.
+
+    ``within``: the words of a program that becomes it, such as one that enters a namespace.
+    """
     process = await trio.lowlevel.open_process(
-        [sys.executable, *words], stdin=PIPE, stdout=PIPE, stderr=PIPE, env=environ
+        [*within, sys.executable, *words], stdin=PIPE, stdout=PIPE, stderr=PIPE, env=environ
     )
     assert process.stdout is not None
     assert process.stderr is not None
@@ -159,6 +171,7 @@ class Person:
         self.name = home.name
         self.home = home
         self.environ = child_environ(home)
+        self.within: Sequence[str] = ()  # see program()
         home.mkdir(parents=True, exist_ok=True)
         known = ", ".join(f'"{address}"' for address in bootstrap)
         (home / "config.toml").write_text(
@@ -168,7 +181,7 @@ class Person:
 
     def start(self, *words: str) -> AbstractAsyncContextManager[Program]:
         """Start a command; it lives until it ends or the block does."""
-        return program(["-m", "node.cli", *words, "--json"], self.environ)
+        return program(["-m", "node.cli", *words, "--json"], self.environ, self.within)
 
     async def run(self, *words: str) -> Json:
         """Run a command that must succeed; what it answers."""

@@ -145,6 +145,49 @@ async def test_announcements_are_repeated(monkeypatch: pytest.MonkeyPatch) -> No
         assert not await a.dht.wait_announced([cid("x")], timeout=1)
 
 
+async def test_what_is_withdrawn_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing of it stays until it would have been due, and this node names itself no more."""
+    monkeypatch.setattr(module, "TIDY", 4)
+    async with crew() as hosts:
+        _, (a,) = await nodes(hosts, 1)
+        await a.dht.announce([cid("kept")])
+        for number in range(20):
+            one = cid(f"{number}")
+            await a.dht.announce([one])
+            assert await a.dht.wait_announced([one], timeout=10)
+            assert a.dht.kad.records.get(dht_key(one), trio.current_time())
+            a.dht.withdraw([one])
+            assert not a.dht.kad.records.get(dht_key(one), trio.current_time())
+        assert a.dht.announcing()[0] == 1
+        assert len(a.dht._due) <= 2 + 4
+        for _ in range(20):  # its addresses change, and everything is due at once
+            a.dht._schedule(a.dht._announcements[dht_key(cid("kept"))], trio.current_time())
+        assert len(a.dht._due) <= 2 + 4
+        assert a.dht.announced(cid("kept"))
+
+
+async def test_what_is_withdrawn_while_it_is_announced(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The announcement ends, and leaves no record of this node at this node."""
+    async with crew() as hosts:
+        _, (a,) = await nodes(hosts, 1)
+        key, ended = dht_key(cid("x")), trio.Event()
+        provide = a.dht.kad.provide
+
+        async def meanwhile(key: bytes) -> Any:
+            a.dht.withdraw([cid("x")])
+            try:
+                return await provide(key)
+            finally:
+                ended.set()
+
+        monkeypatch.setattr(a.dht.kad, "provide", meanwhile)
+        await a.dht.announce([cid("x")])
+        await ended.wait()
+        await trio.testing.wait_all_tasks_blocked(0.01)
+        assert not a.dht.kad.records.get(key, trio.current_time())
+        assert a.dht._due == []
+
+
 async def test_announcements_are_paced(monkeypatch: pytest.MonkeyPatch) -> None:
     """Keys beyond the burst wait for their turn instead of flooding the neighbours."""
     monkeypatch.setattr(module, "ANNOUNCE_BURST", 5.0)

@@ -8,9 +8,10 @@ import trio.testing
 from libp2p.kad_dht.pb.kademlia_pb2 import Message
 
 from p2p.cid import CID, Codec
+from p2p.delimited import frame
 from p2p.discovery import dht_key
 from p2p.errors import NetworkError
-from p2p.kad import PROTOCOL, Kind, _frame, _read, name_of
+from p2p.kad import PROTOCOL, Kind, _message, name_of
 from p2p.keys import SecretKey
 from p2p.limits import PeerLimits
 from p2p.routing import MAX_KEY, Provider
@@ -33,8 +34,8 @@ async def exchange(asker: Running, peer: str, message: Message) -> Message | Non
     """One DHT message and its answer; None when the stream was reset or closed instead."""
     stream = await asker.host.open_stream(peer, PROTOCOL)
     try:
-        await stream.send_all(_frame(message))
-        return await _read(stream, peer)
+        await stream.send_all(frame(message))
+        return await _message(stream, peer)
     except (trio.BrokenResourceError, NetworkError):
         return None
     finally:
@@ -159,9 +160,9 @@ async def test_a_flood_of_messages_is_cut_off() -> None:
         await b.host.connect(a.host.addresses[0])
         stream = await b.host.open_stream(a.host.peer_id, PROTOCOL)
         for _ in range(5):
-            await stream.send_all(_frame(Message(type=Kind.PING)))
-            assert await _read(stream, a.host.peer_id) is not None
-        await stream.send_all(_frame(Message(type=Kind.PING)))
+            await stream.send_all(frame(Message(type=Kind.PING)))
+            assert await _message(stream, a.host.peer_id) is not None
+        await stream.send_all(frame(Message(type=Kind.PING)))
         assert await ends(stream)
 
 

@@ -71,6 +71,7 @@ async def test_without_a_lane_streams_do(tmp_path: Path, folder: Path) -> None:
     assert await fetched(one, two, folder, tmp_path / "out") == {"stream": SIZE}
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("lanes", ["true", "false"])
 async def test_a_rate_holds_and_changes_while_the_node_runs(
     tmp_path: Path, folder: Path, lanes: str

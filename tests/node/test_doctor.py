@@ -35,8 +35,9 @@ from p2p.address import Address
 from p2p.chunking import Profile
 from p2p.cid import CID, Codec
 from p2p.discovery import Discovery
-from p2p.host import HostSettings, open_host
+from p2p.host import HostSettings, PeerInfo, open_host
 from p2p.keys import SecretKey
+from p2p.reachability import Reachability, Vote
 from tests.network.people import Person
 
 Json = dict[str, Any]
@@ -447,12 +448,52 @@ def test_another_users_program_has_no_name(home: Path) -> None:
 )
 def test_reach(addresses: tuple[str, ...], came: tuple[str, ...], level: str, words: str) -> None:
     """What the addresses and those who came in say, and no more."""
-    peers = [SimpleNamespace(addresses=(one,), inbound=True) for one in came]
-    host: Any = SimpleNamespace(
-        own_addresses=lambda: [Address.parse(one) for one in addresses], peers=lambda: peers
-    )
-    [found] = look_at_reach(host)
+    [found] = look_at_reach(reached(addresses, came))
     assert (found.level, words in found.found) == (level, True)
+
+
+def reached(
+    addresses: tuple[str, ...], came: tuple[str, ...] = (), tried: str = "", mapped: str = ""
+) -> Any:
+    """A host at these addresses; ``tried``: how three peers fared, where some have."""
+    reach = Reachability()
+    if mapped:
+        reach.map(Address.parse(mapped), {})
+    for number in range(3 if tried else 0):
+        worked = Address.parse(tried) if tried != "no" else None
+        reach.vote(Vote(str(number), str(number), "ip4", worked, 0.0))
+    own = [Address.parse(one) for one in addresses]
+    direct = [one for one in own if one.relay is None]
+    return SimpleNamespace(
+        own_addresses=lambda: own,
+        interfaces=lambda: direct,
+        peers=lambda: [PeerInfo("peer", (one,), 0.0, inbound=True) for one in came],
+        reachability=reach,
+        settings=HostSettings(),
+    )
+
+
+RELAYED = "/ip4/8.8.8.8/tcp/1/p2p/12D3KooWDpJ7As7BWAwRMfu1VU2WCqNjvq387JEYKDBj4kx6nXTN/p2p-circuit"
+
+
+@pytest.mark.parametrize(
+    ("addresses", "tried", "mapped", "level", "words"),
+    [
+        (("/ip4/192.168.1.2/tcp/1",), "/ip4/8.8.4.4/tcp/1", "", "ok", "at /ip4/8.8.4.4/tcp/1"),
+        (("/ip4/192.168.1.2/tcp/1",), "", "/ip4/8.8.4.4/tcp/1", "ok", "The router passes"),
+        (("/ip4/192.168.1.2/tcp/1", RELAYED), "", "", "ok", "through 1 relay"),
+        (("/ip4/192.168.1.2/tcp/1", RELAYED), "no", "", "ok", "reached through 1 relay"),
+        (("/ip4/192.168.1.2/tcp/1",), "no", "", "warning", "get through the router, and no relay"),
+        (("/ip4/8.8.4.4/tcp/1",), "no", "", "warning", "get through a firewall"),
+        (("/ip4/192.168.1.2/tcp/1",), "no", "/ip4/8.8.4.4/tcp/1", "warning", "although"),
+    ],
+)
+def test_reach_as_others_tried_it(
+    addresses: tuple[str, ...], tried: str, mapped: str, level: str, words: str
+) -> None:
+    """What others found counts for more than what the addresses look like."""
+    [found] = look_at_reach(reached(addresses, tried=tried, mapped=mapped))
+    assert (found.level, words in found.found) == (level, True), found
 
 
 async def test_a_dht_with_nobody_in_it(home: Path) -> None:

@@ -180,6 +180,22 @@ async def test_a_source_that_dies_half_way_is_replaced(world: World) -> None:
     assert same(got["path"])
 
 
+async def test_a_source_that_always_breaks_rests_longer_each_time(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who is found again and again, and never gives anything, holds no fetch up for ever."""
+    monkeypatch.setattr("node.transfer.RETRY_AFTER", 0.001)
+    monkeypatch.setattr("node.transfer.REST_AFTER", 0.02)
+    monkeypatch.setattr("node.transfer.PATIENCE", 0.5)
+    monkeypatch.setattr("node.crew.LOOKUP_AGAIN", 0.01)
+    monkeypatch.setattr("node.crew.LOOKUP_PAUSE", 0.001)
+    breaking = world.source(dies_after=0)
+    with trio.fail_after(60), pytest.raises(NoSources, match="broke off"):
+        await world.reader.fetch(world.release.manifest.cid)
+    tried = sum(target.startswith("/allod/v1/have/") for target in breaking.asked)
+    assert 4 < tried < 16  # four faults, then a chance after each of 20, 40, ... 640 ms
+
+
 async def test_one_lies_one_stalls_one_dies(world: World) -> None:
     """With a liar, a sleeper and a dying source beside one good one the fetch goes through."""
     world.source(lies=True, lies_about="/ipfs/")

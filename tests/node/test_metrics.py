@@ -31,7 +31,8 @@ MANIFEST = CID.of(b"{}", Codec.JSON)
 Numbers = dict[tuple[str, ...], float]
 
 ONLY_SOMETIMES = {
-    "allod_limit_bytes_per_second", "allod_store_quota_bytes",  # where there are any
+    "allod_limit_bytes_per_second", "allod_store_quota_bytes",
+    "allod_seeding_month_limit_bytes",  # where there are any
     "allod_jobs_ended_total", "allod_verdicts_total", "allod_withheld_total",  # once it happened
     "allod_log_records_total",
 } | {name for name in METRICS if name.startswith(("allod_model_", "allod_engine_"))}  # fmt: skip

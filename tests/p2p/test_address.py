@@ -22,6 +22,8 @@ RSA_PEER = "QmYyQSo1c1Ym7orWxLYvCrM2EmxFTANf8wXmmE7DWjhx5N"
         "/dns/boot.example.org/tcp/65535",
         f"/dns4/a/tcp/0/p2p/{PEER}",
         "/dns6/xn--bcher-kva.example/tcp/443",
+        f"/ip4/192.0.2.7/tcp/9770/p2p/{RSA_PEER}/p2p-circuit",
+        f"/dns4/relay.example/tcp/9770/p2p/{RSA_PEER}/p2p-circuit/p2p/{PEER}",
     ],
 )
 def test_text_and_bytes_round_trip(text: str) -> None:
@@ -29,13 +31,31 @@ def test_text_and_bytes_round_trip(text: str) -> None:
     address = Address.parse(text)
     assert str(address) == text
     assert Address.from_bytes(bytes(address)) == address
-    assert str(address.at(None)) == text.split("/p2p/", maxsplit=1)[0]
+    assert str(address.at(None)) == text.removesuffix(f"/p2p/{address.peer}")
+
+
+def test_a_place_at_a_relay() -> None:
+    """The endpoint of a circuit is the relay's, and its peer whoever has a place there."""
+    relay = Address.parse(f"/ip4/9.9.9.9/tcp/9770/p2p/{RSA_PEER}")
+    circuit = relay.through(PEER)
+    assert str(circuit) == f"/ip4/9.9.9.9/tcp/9770/p2p/{RSA_PEER}/p2p-circuit/p2p/{PEER}"
+    assert (circuit.relay, circuit.peer) == (RSA_PEER, PEER)
+    assert circuit.endpoint == relay
+    assert relay.endpoint is relay
+    assert circuit.reach is Reach.WORLD
 
 
 def test_other_libraries_agree() -> None:
     """The binary form is that of the multiaddr library."""
     multiaddr = pytest.importorskip("multiaddr")
-    for text in (f"/ip4/1.2.3.4/tcp/9770/p2p/{PEER}", "/ip6/::1/tcp/5", "/dns4/a.example/tcp/80"):
+    relayed = f"/ip4/1.2.3.4/tcp/9770/p2p/{PEER}/p2p-circuit"
+    for text in (
+        f"/ip4/1.2.3.4/tcp/9770/p2p/{PEER}",
+        "/ip6/::1/tcp/5",
+        "/dns4/a.example/tcp/80",
+        relayed,
+        f"{relayed}/p2p/{RSA_PEER}",
+    ):
         assert bytes(Address.parse(text)) == multiaddr.Multiaddr(text).to_bytes()
 
 
@@ -56,7 +76,12 @@ def test_other_libraries_agree() -> None:
         "/dns/-a/tcp/1",
         "/dns/" + "a" * 128 + "/tcp/1",
         "/unix/x/tcp/1",
-        f"/ip4/1.2.3.4/tcp/1/p2p/{PEER}/p2p-circuit/p2p/{PEER}",
+        f"/ip4/1.2.3.4/tcp/1/p2p/{PEER}/p2p-circuit/p2p",
+        f"/ip4/1.2.3.4/tcp/1/p2p/{PEER}/p2p-circuit/p2p/{PEER[:-8]}",
+        f"/ip4/1.2.3.4/tcp/1/p2p/{PEER}/p2p-circuit/xyz/{PEER}",
+        f"/ip4/1.2.3.4/tcp/1/p2p/{PEER}/http/p2p/{PEER}",
+        f"/ip4/1.2.3.4/tcp/1/p2p/{PEER}/p2p-circuit/p2p/{PEER}/p2p-circuit",
+        "/ip4/1.2.3.4/tcp/1/p2p-circuit",
         f"/ip4/1.2.3.4/tcp/1/xyz/{PEER}",
         f"/ip4/1.2.3.4/tcp/1/p2p/{PEER[:-8]}",
         f"/ip4/1.2.3.4/tcp/1/p2p/{PEER[:-1]}0",
@@ -91,6 +116,9 @@ def test_any_bytes_are_refused_or_come_back(raw: bytes) -> None:
         b"\x04\x01\x02\x03\x04\x06\x00\x01\xa5",
         b"\x04\x01\x02\x03\x04\x06\x00\x01\xa5\x03\x02ab",
         b"\x04\x01\x02\x03\x04\x06\x00\x01\xa5\x03\x05ab",
+        bytes(Address.parse(f"/ip4/1.2.3.4/tcp/1/p2p/{PEER}/p2p-circuit")) + b"\xa5",
+        bytes(Address.parse(f"/ip4/1.2.3.4/tcp/1/p2p/{PEER}/p2p-circuit")) + b"\xa2\x02",
+        bytes(Address.parse(f"/ip4/1.2.3.4/tcp/1/p2p/{PEER}/p2p-circuit/p2p/{PEER}")) + b"\x00",
         b"\x04" * 500,
     ],
 )

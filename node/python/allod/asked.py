@@ -51,6 +51,7 @@ def fetch_params(
     yes: bool,
     pin: bool,
     offline: bool,
+    hf_cache: str | PathLike[str] | bool | None = None,
 ) -> FetchParams:
     """Return what ``fetch`` asks for."""
     return FetchParams(
@@ -64,6 +65,7 @@ def fetch_params(
         yes=yes,
         pin=pin,
         offline=offline,
+        hf_cache=_cache(hf_cache),
     )
 
 
@@ -99,6 +101,17 @@ def text_of(ref: str | Release) -> str:
 def _texts(given: Iterable[str]) -> tuple[str, ...]:
     """Return several texts; one alone is one, and not its letters."""
     return (given,) if isinstance(given, str) else tuple(given)
+
+
+def _cache(hf_cache: str | PathLike[str] | bool | None) -> str:
+    """Return the cache of Hugging Face's clients that is meant: True is this user's; "" none."""
+    if hf_cache is None or hf_cache is False:
+        return ""
+    if hf_cache is not True:
+        return _absolute(hf_cache)
+    from huggingface_hub.constants import HF_HUB_CACHE  # by this program's environment
+
+    return _absolute(HF_HUB_CACHE)
 
 
 def _absolute(path: str | PathLike[str]) -> str:

@@ -57,6 +57,7 @@ async def fetch(
     tensors: Iterable[str] = (),
     revision: str | None = None,
     local_dir: str | PathLike[str] | None = None,
+    hf_cache: str | PathLike[str] | bool | None = None,
     peers: Iterable[str] = (),
     progress: Watch | bool | None = None,
     yes: bool = False,
@@ -66,7 +67,7 @@ async def fetch(
     """Bring a release, or a part of it, to this disk; see ``allod.fetch``."""
     params = fetch_params(
         ref, include, exclude, tensors, revision, local_dir, peers, yes=yes, pin=pin,
-        offline=offline,
+        offline=offline, hf_cache=hf_cache,
     )  # fmt: skip
     got = await _perform("fetch", params, progress)
     shown = await _perform("files", FilesParams(got["ref"]))

@@ -36,6 +36,7 @@ def fetch(
     tensors: Iterable[str] = (),
     revision: str | None = None,
     local_dir: str | PathLike[str] | None = None,
+    hf_cache: str | PathLike[str] | bool | None = None,
     peers: Iterable[str] = (),
     progress: Watch | bool | None = None,
     yes: bool = False,
@@ -46,8 +47,9 @@ def fetch(
 
     ``include`` and ``exclude``: patterns of paths; ``tensors``: patterns of tensors' names, which
     needs ``local_dir``. ``revision``: a version or the CID of a manifest. ``local_dir``: a folder
-    to put the files into, too. ``peers``: multiaddrs to ask first. ``progress``: a function of a
-    Progress, or True for a bar on stderr. ``yes`` trusts a publisher who is new here. Without
+    to put the files into, too. ``hf_cache``: True, or a folder, puts them into that cache of
+    Hugging Face's clients, by links. ``peers``: multiaddrs to ask first. ``progress``: a function
+    of a Progress, or True for a bar on stderr. ``yes`` trusts a publisher who is new here. Without
     ``pin`` the node may delete it when room is needed. ``offline``: only what is here already.
 
     What was interrupted goes on where it was. ``Missing``, ``Unreachable``, ``Denied``,
@@ -55,7 +57,7 @@ def fetch(
     """
     params = fetch_params(
         ref, include, exclude, tensors, revision, local_dir, peers, yes=yes, pin=pin,
-        offline=offline,
+        offline=offline, hf_cache=hf_cache,
     )  # fmt: skip
     got = perform("fetch", params, progress)
     shown = perform("files", FilesParams(got["ref"]))

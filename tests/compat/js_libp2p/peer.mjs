@@ -2,8 +2,12 @@
 //
 //   node peer.mjs                prints its address, answers /echo until standard input ends
 //   node peer.mjs ADDRESS JOB    dials, does one job, prints "ok"; JOB is echo, bulk or many
+//
+// With SWARM_KEY, the path of a file, it is in that private network.
 
+import { readFileSync } from 'node:fs'
 import { noise } from '@libp2p/noise'
+import { preSharedKey } from '@libp2p/pnet'
 import { tcp } from '@libp2p/tcp'
 import { yamux } from '@libp2p/yamux'
 import { multiaddr } from '@multiformats/multiaddr'
@@ -14,11 +18,13 @@ const MIB = 1 << 20
 const MANY = 300
 
 const [address, job] = process.argv.slice(2)
+const key = process.env.SWARM_KEY
 
 const node = await createLibp2p({
   addresses: { listen: address == null ? ['/ip4/127.0.0.1/tcp/0'] : [] },
   transports: [tcp()],
   connectionEncrypters: [noise()],
+  connectionProtector: key == null ? undefined : preSharedKey({ psk: readFileSync(key), timeout: 20000 }),
   streamMuxers: [yamux()],
   connectionMonitor: { enabled: false }
 })

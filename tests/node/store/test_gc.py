@@ -80,6 +80,39 @@ async def test_an_unpinned_release_goes_with_its_files(store: Store, other_disk:
     assert (await store.verify()).bad == []
 
 
+async def test_who_asked_hears_what_is_gone(folder: Path, other_disk: Path) -> None:
+    """A release and its folder once it is removed, its files once they are deleted; no others."""
+    async with open_store(folder, quota=None, reserve=0) as store:
+        one, two = await two_releases(store, other_disk)
+        heard: list[CID] = []
+        store.gone.append(heard.extend)
+        kept = {file.cid for file in one.manifest.files}
+        await store.remove(two.manifest.cid)
+        assert set(heard) == {two.manifest.cid, two.manifest.root}
+        heard.clear()
+        await store.gc()
+        assert set(heard) == {file.cid for file in two.manifest.files} - kept
+        async with store.open_partial(outline_of(noise(3 * MIB, 9))) as partial:
+            await partial.accept(0, noise(3 * MIB, 9)[:MIB])
+        heard.clear()
+        await store.gc()
+        assert heard == [outline_of(noise(3 * MIB, 9)).root]
+
+
+async def test_a_folder_of_two_releases_is_not_gone_with_one(store: Store, tmp_path: Path) -> None:
+    """The same files published under two names: one folder, held until both are removed."""
+    source = write_folder(tmp_path / "in", {"a": noise(500)})
+    one = await publish_into(store, source, name="one")
+    two = await publish_into(store, source, name="two")
+    assert one.manifest.root == two.manifest.root
+    heard: list[CID] = []
+    store.gone.append(heard.extend)
+    await store.remove(one.manifest.cid)
+    assert heard == [one.manifest.cid]
+    await store.remove(two.manifest.cid)
+    assert heard == [one.manifest.cid, two.manifest.cid, two.manifest.root]
+
+
 async def test_what_is_in_use_stays(store: Store, other_disk: Path) -> None:
     """A release or a file in use, an open partial file, a file whose release isn't recorded yet."""
     one, two = await two_releases(store, other_disk)

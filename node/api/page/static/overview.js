@@ -51,10 +51,21 @@ function room(store) {
         h("span", { class: `about ${near ? "warn" : ""}` }, `of ${size(store.quota)}`)]));
 }
 
+function reach({ verdict, mapped, relays }) {
+  const said = {
+    public: "Reached from everywhere, as others have tried",
+    private: "Not reached directly, as others have tried",
+    unknown: "Nobody has tried yet",
+  }[verdict];
+  return said + (mapped ? "; the router passes a port on" : "") +
+    (relays.length ? `; by ${count(relays.length, "relay")}` : "") + ".";
+}
+
 const addresses = (status) => h("dl", { class: "facts" },
   h("dt", {}, "Peer id"), h("dd", {}, h("code", {}, status.peer)),
   h("dt", {}, "Programs here"), h("dd", {}, h("code", {}, `${status.http}/v1`)),
   status.addresses.length > 0 && [h("dt", {}, "Peers"), h("dd", {},
     h("ul", { class: "bare" }, status.addresses.map((one) => h("li", {}, h("code", {}, one)))))],
+  status.reach && [h("dt", {}, "From outside"), h("dd", {}, reach(status.reach))],
   status.gateway?.length > 0 && [h("dt", {}, "The public"), h("dd", {},
     status.gateway.map((one) => h("code", {}, one)))]);

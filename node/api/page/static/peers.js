@@ -25,11 +25,9 @@ export function peers(app) {
 }
 
 function row(one) {
-  const relayed = one.addresses.length > 0 &&
-    one.addresses.every((address) => address.includes("/p2p-circuit"));
   return [
     h("code", {}, one.peer),
-    [badge(relayed ? "relay" : "direct", relayed ? "warn" : ""), " ",
+    [badge(one.path, one.path === "relay" ? "warn" : ""), " ",
       h("span", { class: "soft" }, one.inbound ? "it dialled" : "dialled")],
     one.round_trip == null ? "–" : `${(1000 * one.round_trip).toFixed(1)} ms`,
     h("span", { title: moment(one.since) }, duration(Date.now() / 1000 - one.since)),

@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from node.serving.fleet import Fleet
     from p2p.discovery import Discovery
     from p2p.host import Host
+    from p2p.http import Handler
     from p2p.lane import LaneServer
     from p2p.relay.relaying import Relaying
 
@@ -69,6 +70,8 @@ class Node:
         self.host: Host | None = None
         self.peer_api: PeerApi | None = None
         """What peers are answered over libp2p streams."""
+        self.peer_door: Handler | None = None
+        """The same by the rules of ``seeding``: the only way in which peers are to be answered."""
         self.lanes: LaneServer | None = None
         self.relaying: Relaying | None = None
         """The relays that this node uses, and is; only one on the network has it."""
@@ -183,7 +186,8 @@ async def _go_online(node: Node, stack: AsyncExitStack) -> None:
         lanes = node.lanes = await stack.enter_async_context(_open_lanes(node, host, seeding))
     offer = lanes.offer if lanes is not None else None
     node.peer_api = PeerApi(node.store, offer, gate=node.gate)
-    host.set_handler(seeding.guarded(node.peer_api, partial(_is_near, host)))
+    node.peer_door = seeding.guarded(node.peer_api, partial(_is_near, host))
+    host.set_handler(node.peer_door)
     await stack.enter_async_context(open_autonat(host))
     node.relaying = await stack.enter_async_context(open_relaying(host, relay_settings(config)))
     discovery = await stack.enter_async_context(open_discovery(host))

@@ -44,6 +44,9 @@ ANNOUNCE_RATE = 10.0
 ANNOUNCE_BURST = 30.0
 ANNOUNCERS = 4
 """Keys being announced at the same time."""
+MOVED_FIRST, MOVED_LAST = 2.0, 600.0
+"""Seconds until all is announced anew once more: doubling between these while the addresses of this
+node go on changing, which a relay that comes and goes can do to it."""
 TIDY = 64
 """Entries of the heap that may be out of date beside as many as there are keys."""
 REFRESH_EVERY = 600.0
@@ -100,6 +103,7 @@ class Discovery:
         self._announcements: dict[bytes, _Announcement] = {}
         self._due: list[tuple[float, int, _Announcement]] = []
         self._count = 0
+        self._moves = 0
         self._wake = trio.Event()
         self._ready = trio.Event()
         self._lan: dict[str, list[Address]] = {}
@@ -336,6 +340,7 @@ class Discovery:
             wait = self._pace.take(trio.current_time(), tokens)
 
     async def _announce(self, announcement: _Announcement) -> None:
+        moves = self._moves
         try:
             provided = await self.kad.provide(announcement.key)
             if announcement.key not in self._announcements:  # it was withdrawn meanwhile
@@ -357,7 +362,8 @@ class Discovery:
                     announcement.cid,
                     wait,
                 )
-            self._schedule(announcement, trio.current_time() + wait)
+            moved = moves != self._moves  # some were told where this node was before
+            self._schedule(announcement, trio.current_time() + (0.0 if moved else wait))
         finally:
             self._announcers.release_on_behalf_of(announcement)
 
@@ -380,11 +386,19 @@ class Discovery:
 
     async def _follow_moves(self) -> None:
         """Announce everything anew when the addresses at which we are found have changed."""
+        pause = MOVED_FIRST
+        moved = self.host.on_moved
         while True:
-            await self.host.on_moved.wait()
+            await moved.wait()
+            moved = self.host.on_moved
+            self._moves += 1
             now = trio.current_time()
             for announcement in list(self._announcements.values()):
-                self._schedule(announcement, now)
+                # Those whose turn has come keep it: else the last ones would never have theirs.
+                if announcement.due > now:
+                    self._schedule(announcement, now)
+            await trio.sleep(pause)
+            pause = min(pause * 2, MOVED_LAST) if moved.is_set() else MOVED_FIRST
 
     async def _spread(self) -> None:
         """Give our records to new neighbours that are near enough to be asked for them."""

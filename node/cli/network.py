@@ -14,7 +14,7 @@ MAX_KEY = 4096  # bytes of a key file that are read: a key has 95
 
 @click.group(epilog="\b\nExample:\n  allod network show")
 def network() -> None:
-    """Keep this node among its own: a key that they share, or a list of them."""
+    """Keep this node among its own, by a key or by a list."""
 
 
 @verb(example="allod network new", group=network)

@@ -201,7 +201,7 @@ def status(run: Run, ref: str) -> int:
         f"peers      {found['peers']}",
         f"store      {size_text(store['bytes'])}, {quota}",
         f"serves     {count_text(len(found['serving']), 'release')}",
-        *_seeding(found.get("seeding")),
+        *_seeding(found["seeding"]),
     ]
     return run.show(found, lines)
 
@@ -238,8 +238,8 @@ def peers(run: Run) -> int:
     found = run.call("peers", only_running=True)
     if not found["peers"]:
         run.note("Nobody yet. `allod up --peer` or `--bootstrap` names somebody to begin with.")
-    rows = [(one["peer"], " ".join(one["addresses"])) for one in found["peers"]]
-    return run.show(found, table(("PEER", "ADDRESSES"), rows))
+    rows = [(one["peer"], one["path"], " ".join(one["addresses"])) for one in found["peers"]]
+    return run.show(found, table(("PEER", "PATH", "ADDRESSES"), rows))
 
 
 @verb(example="allod limits --up 2MB --down none")

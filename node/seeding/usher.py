@@ -25,8 +25,17 @@ from p2p.http import FileBody, Handler, Request, Response
 
 KNOWN_FOR: Final = 5.0
 """Seconds for which it stands to which releases something belongs: others may come, or go."""
+PROMISED_FOR: Final = 60.0
+"""Seconds after which to ask again where answers under way may leave some of the month."""
 MAX_KNOWN: Final = 1 << 16
 """CIDs of which that is remembered, some 300 bytes each."""
+
+_PROMISED: Final = Refusal(
+    "month",
+    429,
+    "What this node still gives in this month is promised to answers under way.",
+    PROMISED_FOR,
+)
 
 Near = Callable[[str], bool]
 """Says of who asks whether that is over a connection of the local network."""
@@ -93,9 +102,14 @@ class Seeding:
         }
 
     def _decide(self, asker: Asker, releases: tuple[Release, ...], size: int = 0) -> Refusal | None:
-        counts = self.tally.counts()
-        counts = replace(counts, month=counts.month + self._pending)
-        return decide(self.rules, asker, releases, self._clock(), counts, size)
+        counts, now = self.tally.counts(), self._clock()
+        held = replace(counts, month=counts.month + self._pending)
+        refusal = decide(self.rules, asker, releases, now, held, size)
+        if refusal is None or refusal.reason != "month":
+            return refusal
+        # Who asks for much and takes it slowly must not send everybody away until next month.
+        sent = decide(self.rules, asker, releases, now, counts, size)
+        return _PROMISED if sent is None else sent
 
     def _refuse(self, refusal: Refusal, peer: str) -> PeerRefused:
         self.refused[refusal.reason] += 1
@@ -141,6 +155,8 @@ class Seeding:
         releases = dict.fromkeys(
             Release(facts.license, own) for facts, own in (one for one in found if one is not None)
         )
+        if not releases:  # it may come at any moment, and is not to be told of or given then
+            return ()
         if len(self._known) >= MAX_KNOWN:
             self._known.clear()
         self._known[cid] = trio.current_time() + KNOWN_FOR, tuple(releases)
@@ -159,8 +175,8 @@ def near_gateway(asker: str) -> bool:
 def _content(path: str) -> CID | None:
     """Return the CID whose content a request asks for; None where it asks for none."""
     match path.split("/"):
-        case ["", "ipfs", text, *rest]:
-            pass
+        case ["", "ipfs", *parts]:  # the gateway passes over empty parts
+            text, *rest = [part for part in parts if part] or [""]
         case ["", "allod", "v1", "have", text]:
             rest = [""]
         case _:

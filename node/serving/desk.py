@@ -71,7 +71,7 @@ async def open_serving(node: Node) -> AsyncIterator[Desk]:
 
 def _answer_peers(node: Node, answers: Answers, host: "Host") -> None:
     """Have peers answered over libp2p streams, where they have proved who they are."""
-    api = node.peer_api
-    assert api is not None
-    api.answers = answers
-    host.set_handler(api, answers.takes)
+    assert node.peer_api is not None
+    assert node.peer_door is not None  # both came with the host
+    node.peer_api.answers = answers
+    host.set_handler(node.peer_door, answers.takes)

@@ -145,6 +145,43 @@ async def test_announcements_are_repeated(monkeypatch: pytest.MonkeyPatch) -> No
         assert not await a.dht.wait_announced([cid("x")], timeout=1)
 
 
+async def test_addresses_that_go_on_changing_starve_no_key(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Each move has all announced anew; those whose turn has come keep it, or the last ones would
+    never have theirs. Who was told an old address meanwhile is told again."""
+    monkeypatch.setattr(module, "MOVED_FIRST", 0.01)
+    monkeypatch.setattr(module, "ANNOUNCERS", 1)
+    async with crew() as hosts:
+        boot = await hosts.host(dht=True)
+        a = await hosts.host(dht=True, bootstrap=tuple(boot.host.addresses))
+        keys = [cid(str(i)) for i in range(4)]
+        await a.dht.announce(keys)
+        assert await a.dht.wait_announced(keys, timeout=10)
+        told: list[bytes] = []
+        provide = a.dht.kad.provide
+        done = trio.Event()
+
+        async def moving(key: bytes) -> Any:
+            told.append(key)
+            if len(told) <= 3 * len(keys):
+                moves = a.dht._moves
+                a.host.moved()
+                while a.dht._moves == moves:  # noqa: ASYNC110  what no event tells of
+                    await trio.sleep(0.005)
+            elif len(told) == 4 * len(keys):
+                done.set()
+            return await provide(key)
+
+        monkeypatch.setattr(a.dht.kad, "provide", moving)
+        monkeypatch.setattr(module, "MOVED_LAST", 0.01)
+        a.host.moved()
+        with trio.fail_after(10):
+            await done.wait()
+        for start in range(0, len(told), len(keys)):
+            assert set(told[start : start + len(keys)]) == {dht_key(key) for key in keys}
+
+
 async def test_what_is_withdrawn_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing of it stays until it would have been due, and this node names itself no more."""
     monkeypatch.setattr(module, "TIDY", 4)

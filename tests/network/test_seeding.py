@@ -15,6 +15,7 @@ from node.messages import FetchParams, NoParams
 from node.node import Node, open_node
 from node.operations import OPERATIONS
 from node.seeding.tally import local_now
+from node.serving.desk import open_serving
 from p2p.errors import NetworkError
 from tests.releases import MIB, Published, noise, publish_into, write_folder
 
@@ -30,12 +31,12 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @asynccontextmanager
-async def running(home: Path, **seeding: str) -> AsyncIterator[Node]:
+async def running(home: Path, token: str = "", **seeding: str) -> AsyncIterator[Node]:
     """A node on loopback, in this process, that gives by these rules."""
     flags = {"p2p.port": "0", "p2p.listen": "127.0.0.1", "p2p.mdns": "false", "store.reserve": "0"}
     flags |= {name.replace("__", "."): text for name, text in seeding.items()}
     config = load_config(flags, environ={"ALLOD_HOME": str(home)}, read_file=False)
-    async with open_node(config, network=True) as node:
+    async with open_node(config, network=True, control_token=token) as node:
         yield node
 
 
@@ -50,6 +51,19 @@ async def ask(reader: Node, giver: Node, release: Published) -> dict[str, object
     assert giver.host is not None
     params = FetchParams(ref=str(release.manifest.cid), peers=(giver.host.addresses[0],))
     return await fetch(params, reader, lambda event: None)
+
+
+async def test_the_rules_hold_where_models_are_served(tmp_path: Path) -> None:
+    """What answers peers for models, as every daemon does, gives no more of the rest."""
+    rules = {"seeding__audience": "group", "lane__enabled": "false"}
+    with trio.fail_after(60):
+        async with running(tmp_path / "alice", "token", **rules) as alice, open_serving(alice):
+            release = await publish_into(alice.store, write_folder(tmp_path / "files", FILES))
+            async with running(tmp_path / "bob") as bob:
+                with pytest.raises(NetworkError, match="only to those in its group"):
+                    await ask(bob, alice, release)
+                assert alice.seeding is not None
+                assert alice.seeding.tally.counts().month < MIB
 
 
 @pytest.mark.parametrize("lane", ["true", "false"])

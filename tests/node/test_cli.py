@@ -166,6 +166,8 @@ PUBLISHED = {
     "bytes": {"total": 5, "new": 5, "shared": 0},
 }  # fmt: skip
 STATUS = {
+    "reach": {"verdict": "private", "confirmed": [], "mapped": None, "relays": ["12D3R"]},
+    "seeding": None,
     "ok": True, "running": True, "peer": "12D3", "addresses": ["/ip4/127.0.0.1/tcp/1"],
     "http": "http://127.0.0.1:5", "gateway": ["http://192.0.2.1:8080"], "peers": 2,
     "store": {"bytes": 5, "quota": None, "partial_bytes": 0, "files": 1}, "serving": ["allod:x"],
@@ -213,7 +215,11 @@ def answers() -> dict[str, Operation[Any]]:
         always("ls", NoParams, {"ok": True, "releases": [RELEASE]}),
         always("verify", NoParams, DAMAGED),
         always("rm", RefParams, {"ok": True, "ref": "allod:x", "size": 5}),
-        always("peers", NoParams, {"ok": True, "peers": [{"peer": "12D3", "addresses": ["/x"]}]}),
+        always(
+            "peers",
+            NoParams,
+            {"ok": True, "peers": [{"peer": "12D3", "path": "relay", "addresses": ["/x"]}]},
+        ),
         Operation("pin", RefParams, pin, "store"),
     ]
     return {one.name: one for one in made}
@@ -275,8 +281,9 @@ async def test_people_get_words(door: Door) -> None:
     _, out, _ = await ask("status")
     assert "http://127.0.0.1:5" in out
     assert "no quota" in out
+    assert "not from outside, as others have tried; by 1 relay" in out
     _, out, _ = await ask("peers")
-    assert "12D3" in out
+    assert out.split() == ["PEER", "PATH", "ADDRESSES", "12D3", "relay", "/x"]
     _, out, _ = await ask("rm", "x")
     assert "removed allod:x" in out
     _, out, _ = await ask("fetch", "x", "--dry-run")

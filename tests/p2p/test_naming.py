@@ -1,7 +1,9 @@
 """Names: what a publisher says is believed, and each known attack on it is refused by its name."""
 
+import gc
 import hashlib
 import json
+import weakref
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
@@ -28,6 +30,7 @@ from p2p.naming import (
     read_names,
     signing_keys,
 )
+from p2p.naming.verify import REMEMBERED
 from tests.publishers import DAY, NOW, Publisher, key, manifest, named
 
 REVOKED = Status("revoked", "the weights are broken", "2026-11-22T00:00:00Z")
@@ -65,6 +68,22 @@ def test_what_a_publisher_says() -> None:
     assert found.manifest == first.cid
     assert exact is not None
     assert exact.status == REVOKED
+
+
+def test_of_each_publisher_one_list_is_remembered() -> None:
+    """Not every version of one that lists something each day: long ones take many megabytes."""
+    publisher = Publisher()
+    lists = [publisher.list(named(version=f"{n}", sequence=n)) for n in range(1, 4)]
+    found = [read_names(publisher.id, one, now=None) for one in lists]
+    assert found[-1] is read_names(publisher.id, lists[-1], now=None)
+    gone = weakref.ref(found[0])
+    del found
+    gc.collect()
+    assert gone() is None
+    others = [Publisher(100 + 10 * n) for n in range(1, REMEMBERED)]
+    known = [read_names(one.id, one.metadata, now=None) for one in others]
+    again = [read_names(one.id, one.metadata, now=None) for one in others]
+    assert all(one is other for one, other in zip(known, again, strict=True))
 
 
 def test_parents_are_listed() -> None:

@@ -266,10 +266,10 @@ class AutoNat:
         for key in (peer, neighbourhood(ip) or ip):
             bucket = self._askers.pop(key, None) or TokenBucket(RATE, BURST, now)
             self._askers[key] = bucket
+            while len(self._askers) > MAX_ASKERS:
+                self._askers.popitem(last=False)
             if bucket.take(now):
                 return False
-        while len(self._askers) > MAX_ASKERS:
-            self._askers.popitem(last=False)
         return not self._all.take(now)
 
     async def _try(self, peer: str, addresses: Sequence[Address]) -> Address | None:

@@ -210,6 +210,8 @@ class Network(Swarm):
         self._handshakes = 0
         self._by_ip: dict[str, int] = {}
         self.parted: list[Callable[[str], None]] = []
+        self.needed: list[Callable[[str], bool]] = []
+        """Who says of a peer that its connections are needed, though they carry nothing now."""
         self._handshakes_by_ip: dict[str, int] = {}
 
     # --- dialling ---
@@ -333,19 +335,13 @@ class Network(Swarm):
 
     async def accept(self, stream: trio.SocketStream) -> None:
         """Turn an accepted socket into a connection, and stay until that has ended."""
-        tcp = TcpStream(stream)
-        ip = (tcp.get_remote_address() or ("", 0))[0]
-        limits = self._book.limits
-        if (
-            not ip
-            or self._handshakes >= limits.handshakes
-            or self._handshakes_by_ip.get(ip, 0) >= limits.handshakes_per_address
-            or self._by_ip.get(ip, 0) >= limits.connections_per_address
-            or not await self._room()
-        ):
-            log.debug("no room for a connection from %s", ip)
-            return
+        ip = ""
         try:
+            tcp = TcpStream(stream)
+            ip = (tcp.get_remote_address() or ("", 0))[0]
+            if not ip or not await self.has_room(ip):
+                log.debug("no room for a connection from %s", ip)
+                return
             with _counted(self._by_ip, ip):
                 await self.admit(RawConnection(tcp, False), ip)
         except Exception:
@@ -354,6 +350,16 @@ class Network(Swarm):
             if silenced is not None:
                 log.info("a connection from %s failed (%d more before)", ip, silenced)
             log.debug("a connection from %s failed", ip, exc_info=True)
+
+    async def has_room(self, origin: str) -> bool:
+        """Say whether one more may come in from an IP address, or through a relay."""
+        limits = self._book.limits
+        return (
+            self._handshakes < limits.handshakes
+            and self._handshakes_by_ip.get(origin, 0) < limits.handshakes_per_address
+            and self._by_ip.get(origin, 0) < limits.connections_per_address
+            and await self._room()
+        )
 
     async def admit(self, raw: RawConnection, origin: str) -> None:
         """Make a connection of one that came in, and stay until it has ended; any exception.
@@ -408,7 +414,13 @@ class Network(Swarm):
         conns = self.get_connections()
         if len(conns) < self._book.limits.connections:
             return True
-        idle = [conn for conn in conns if isinstance(conn, SwarmConn) and not conn.streams]
+        idle = [
+            conn
+            for conn in conns
+            if isinstance(conn, SwarmConn)
+            and not conn.streams
+            and not any(needs(str(conn.muxed_conn.peer_id)) for needs in self.needed)
+        ]
         if not idle:
             return False
         await min(idle, key=lambda conn: conn._created_at).close()

@@ -132,7 +132,8 @@ async def keep_mapped(
     try:
         while True:
             if not needed():
-                await _leave(router, mapping, limiter)
+                with trio.move_on_after(ASK_TIME):
+                    await _leave(router, mapping, limiter)
                 router = mapping = None
             else:
                 taken = mapping.ports if mapping is not None else {}

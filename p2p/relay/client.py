@@ -45,6 +45,8 @@ FIRST_LOOK = 1.0
 """Seconds until the next look while there are too few places, doubled up to LOOK_AGAIN."""
 RENEW_AT = 0.75
 """The part of a place's time after which it is renewed."""
+ASK_TIME = 20.0
+"""Seconds to be given a place, the dial included: who is slower keeps us from asking others."""
 SHORTEST, LONGEST = 30.0, 24 * 3600.0
 """Seconds that a place is taken to last, whatever the relay says."""
 
@@ -93,6 +95,7 @@ class RelayClient:
         """Keep places while they are wanted; never returns."""
         self.host.set_stream_handler(STOP, self._called)
         self.host.parted.append(self._lost)
+        self.host.network.needed.append(self.places.__contains__)
         wait = FIRST_LOOK
         while True:
             self._changed = trio.Event()
@@ -140,10 +143,14 @@ class RelayClient:
                 await self._ask_for_place(relay, place.addresses)
 
     async def _ask_more(self) -> None:
+        now = trio.current_time()
+        self._again = {relay: again for relay, again in self._again.items() if again > now}
         for relay, addresses in self._candidates():
-            if len(self.places) >= MOST_PLACES:
+            # Many that don't answer must not outlast the places that there are.
+            due = any(place.renew <= trio.current_time() for place in self.places.values())
+            if due or len(self.places) >= MOST_PLACES:
                 return
-            if relay not in self.places and trio.current_time() >= self._again.get(relay, 0.0):
+            if relay not in self.places and relay not in self._again:
                 await self._ask_for_place(relay, addresses)
 
     def _candidates(self) -> list[tuple[str, tuple[Address, ...]]]:
@@ -167,19 +174,20 @@ class RelayClient:
 
     async def _ask_for_place(self, relay: str, addresses: tuple[Address, ...]) -> None:
         try:
-            await self.host.reach(relay, addresses, relayed=False)
-            await self.met(relay)
-            stream = await self.host.open_stream(relay, HOP)
-            done = False
-            try:
-                answer = await _ask(stream, HopMessage(type=HopMessage.RESERVE), relay)
-                done = True
-                await stream.aclose()  # a reset may cost the place at js-libp2p's relays
-            finally:
-                if not done:
-                    await stream.abort()
-        except NetworkError as exc:
-            log.info("the relay %s gave no place: %s", relay, exc)
+            with trio.fail_after(ASK_TIME):
+                await self.host.reach(relay, addresses, relayed=False)
+                await self.met(relay)
+                stream = await self.host.open_stream(relay, HOP)
+                done = False
+                try:
+                    answer = await _ask(stream, HopMessage(type=HopMessage.RESERVE), relay)
+                    done = True
+                    await stream.aclose()  # a reset may cost the place at js-libp2p's relays
+                finally:
+                    if not done:
+                        await stream.abort()
+        except (NetworkError, trio.TooSlowError) as exc:
+            log.info("the relay %s gave no place: %s", relay, str(exc) or "it is too slow")
             self._again[relay] = trio.current_time() + LOOK_AGAIN
             self._forget(relay)
             return
@@ -221,13 +229,14 @@ class RelayClient:
         if call.type != StopMessage.CONNECT:
             raise PeerFault("Expected a call through a relay.", peer=relay)
         peer = peer_of(call, relay)
-        if relay not in self.places or peer in (relay, self.host.peer_id):
+        place = self.places.get(relay)
+        if place is None or peer in (relay, self.host.peer_id):
             refusal = StopMessage(type=StopMessage.STATUS, status=Status.PERMISSION_DENIED)
             await send(ours, refusal, relay)
             await ours.aclose()
             return
         await send(ours, StopMessage(type=StopMessage.STATUS, status=Status.OK), relay)
-        address = self.places[relay].addresses[0].through(peer)
+        address = place.addresses[0].through(peer)
         await self.accept(circuit_connection(ours, address, initiator=False), relay, peer)
 
 

@@ -20,7 +20,10 @@ log = logging.getLogger(__name__)
 KNOCK_TIME = 5.0
 """Seconds of one attempt: the kernel sends a SYN at 0, 1 and 3 s."""
 REFUSED_AGAIN = 0.1
-"""Seconds until a refused dial is repeated: the other side's hole may come a moment later."""
+"""Seconds until a refused dial is repeated, doubled each time: the other side's hole may come a
+moment later, but who named a stranger's address must not have it dialled without end."""
+MOST_CALLERS = 4
+"""Sockets that are greeted at the same time: one of them is the peer's."""
 
 Met = TypeVar("Met")
 Meet = Callable[[trio.SocketStream], Awaitable[Met | None]]
@@ -33,9 +36,11 @@ async def knock(own: tuple[str, int], targets: Sequence[Address], meet: Meet[Met
     None when nothing came of it within KNOCK_TIME.
     """
     won: list[Met] = []
+    callers: set[trio.SocketStream] = set()
     hosts = {target.host for target in targets}
 
     async def greet(stream: trio.SocketStream, whom: object) -> None:
+        """Make of a socket what is wanted, or close it; no exception."""
         done = False
         try:
             met = await meet(stream)
@@ -56,19 +61,26 @@ async def knock(own: tuple[str, int], targets: Sequence[Address], meet: Meet[Met
             # Also where the other side's SYN has come in at our listener: the pair is taken then.
             log.debug("nobody at %s: %s", target, exc)
 
+    async def greet_caller(stream: trio.SocketStream, remote: object) -> None:
+        try:
+            await greet(stream, remote)
+        finally:
+            callers.discard(stream)
+
     async def listen() -> None:
         try:
             listener = await _listen_at(own)
-        except OSError as exc:
+            with listener:
+                while True:
+                    sock, remote = await listener.accept()
+                    if str(remote[0]) in hosts and len(callers) < MOST_CALLERS:
+                        stream = trio.SocketStream(sock)
+                        callers.add(stream)
+                        nursery.start_soon(greet_caller, stream, remote)
+                    else:
+                        sock.close()
+        except OSError as exc:  # the port is taken, or there are no more files: we still dial
             log.debug("no listening at %s: %s", own, exc)
-            return
-        with listener:
-            while True:
-                sock, remote = await listener.accept()
-                if str(remote[0]) in hosts:
-                    nursery.start_soon(greet, trio.SocketStream(sock), remote)
-                else:
-                    sock.close()
 
     with trio.move_on_after(KNOCK_TIME):
         async with trio.open_nursery() as nursery:
@@ -99,6 +111,7 @@ async def _listen_at(own: tuple[str, int]) -> trio.socket.SocketType:
 
 async def _dial_from(own: tuple[str, int], target: Address) -> trio.SocketStream:
     """Dial ``target`` from ``own``, again and again while it is refused; OSError."""
+    wait = REFUSED_AGAIN
     while True:
         sock = _socket(own[0])
         done = False
@@ -108,7 +121,8 @@ async def _dial_from(own: tuple[str, int], target: Address) -> trio.SocketStream
             done = True
             return trio.SocketStream(sock)
         except ConnectionRefusedError:
-            await trio.sleep(REFUSED_AGAIN)
+            await trio.sleep(wait)
+            wait *= 2
         finally:
             if not done:
                 sock.close()

@@ -15,7 +15,7 @@ from p2p.address import Address, Reach
 from p2p.delimited import read_message
 from p2p.errors import NetworkError, UsageError
 from p2p.host import Host
-from p2p.network import local_endpoint, relayed
+from p2p.network import far_host, local_endpoint, relayed
 
 IDENTIFY = "/ipfs/id/1.0.0"
 MAX_IDENTIFY = 64 * 1024
@@ -55,7 +55,13 @@ class Observed:
         conn = self._dialled(peer)
         seen = self._seen.get(conn) if conn is not None else None
         own = local_endpoint(conn) if conn is not None else None
-        if seen is None or own is None or seen.relay is not None:
+        far = far_host(conn) if conn is not None else None
+        if seen is None or own is None or far is None or seen.relay is not None:
+            return None
+        # A name could lead anywhere. And who is far away sees no address of this network: it would
+        # have us knock at the machines next door.
+        kind = "ip6" if ":" in far else "ip4"
+        if seen.kind not in ("ip4", "ip6") or seen.reach < Address(kind, far, 1).reach:
             return None
         if seen.reach <= Reach.MACHINE:
             return None

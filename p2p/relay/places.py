@@ -4,6 +4,7 @@ A relay lends a stranger its line, so everything is bounded: places, circuits, b
 all circuits together have one rate.
 """
 
+import ipaddress
 from collections import Counter
 from dataclasses import dataclass
 
@@ -22,6 +23,9 @@ class RelayLimits:
     """Circuits at the same time."""
     circuits_per_peer: int = 8
     """Circuits of one peer, whichever end of them it is."""
+    circuits_per_address: int = 16
+    """Circuits that callers from one IP address have: peer ids are free, and a circuit is kept for
+    an hour, so that one machine could take them all."""
     circuit_time: float = 3600.0
     """Seconds after which a circuit ends; whoever still needs it opens another."""
     circuit_bytes: int = 1 << 30
@@ -38,15 +42,20 @@ class Places:
         self._held: dict[str, tuple[float, str]] = {}
         """By peer: the time at which its place ends, and its IP address."""
         self._circuits: Counter[str] = Counter()
+        self._callers: Counter[str] = Counter()
         self.circuits = 0
         """Circuits that are open."""
 
     def __len__(self) -> int:
         return len(self._held)
 
+    def __contains__(self, peer: object) -> bool:
+        return peer in self._held
+
     def take(self, peer: str, ip: str, now: float) -> float | None:
         """Give ``peer`` a place, or renew it: its end on the clock of ``now``; None: no room."""
         self._expire(now)
+        ip = line_of(ip)
         if peer not in self._held:
             here = sum(1 for _, known in self._held.values() if known == ip)
             if len(self._held) >= self.limits.places or here >= self.limits.places_per_address:
@@ -64,25 +73,45 @@ class Places:
         """Take the place back: the peer has gone. Harmless when it has none."""
         self._held.pop(peer, None)
 
-    def open_circuit(self, source: str, target: str) -> bool:
-        """Count a circuit between two peers; False when there are too many."""
+    def open_circuit(self, source: str, target: str, ip: str) -> bool:
+        """Count a circuit between two peers; ``ip``: the caller's. False: there are too many."""
         limits = self.limits
         most = max(self._circuits[source], self._circuits[target])
         if self.circuits >= limits.circuits or most >= limits.circuits_per_peer:
             return False
+        if self._callers[line_of(ip)] >= limits.circuits_per_address:
+            return False
         self.circuits += 1
+        self._callers[line_of(ip)] += 1
         self._circuits[source] += 1
         self._circuits[target] += 1
         return True
 
-    def close_circuit(self, source: str, target: str) -> None:
+    def close_circuit(self, source: str, target: str, ip: str) -> None:
         """Count the end of a circuit that ``open_circuit`` admitted."""
         self.circuits -= 1
-        for peer in (source, target):
-            self._circuits[peer] -= 1
-            if not self._circuits[peer]:
-                del self._circuits[peer]
+        for counts, key in (
+            (self._circuits, source),
+            (self._circuits, target),
+            (self._callers, line_of(ip)),
+        ):
+            counts[key] -= 1
+            if not counts[key]:
+                del counts[key]
 
     def _expire(self, now: float) -> None:
         for peer in [peer for peer, (end, _) in self._held.items() if end <= now]:
             del self._held[peer]
+
+
+def line_of(ip: str) -> str:
+    """Return what counts as one address: an IPv4 address, or the /64 that every IPv6 line has."""
+    try:
+        parsed = ipaddress.ip_address(ip)
+    except ValueError:
+        return ip
+    if isinstance(parsed, ipaddress.IPv4Address):
+        return ip
+    if parsed.ipv4_mapped is not None:
+        return str(parsed.ipv4_mapped)
+    return str(ipaddress.ip_network(f"{parsed}/64", strict=False))

@@ -12,7 +12,7 @@ of it; the caller is its client: with TCP both ends have dialled.
 import logging
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from weakref import WeakKeyDictionary
 
 import trio
@@ -61,8 +61,15 @@ class Puncher:
     async def do_without(self, peer: str) -> None:
         """Have a direct connection to a peer that called through a relay, if that can be.
 
-        Never raises for what the peer or a router does: there is the circuit.
+        Never raises, whatever the peer or a router does: there is the circuit.
         """
+        try:
+            await self._do_without(peer)
+        except Exception:
+            # It runs beside everything else: a bug here may end this attempt and nothing more.
+            log.exception("the attempt to reach %s without a relay failed", peer)
+
+    async def _do_without(self, peer: str) -> None:
         circuit = self._circuit(peer)
         if circuit is None:
             return
@@ -103,25 +110,35 @@ class Puncher:
         circuit = self._circuit(peer)
         if circuit is None or circuit.muxed_conn is not stream.muxed_conn:
             raise PeerFault("A hole is punched beside a circuit only.", peer=peer)
-        with self._attempt(peer, circuit):
-            own = await self._own(circuit, peer)
-            asked = await receive(ours, HolePunch, peer)
-            if asked.type != HolePunch.CONNECT:
-                raise PeerFault("Expected where to knock.", peer=peer)
-            await send(ours, _connect(own), peer)
-            if (await receive(ours, HolePunch, peer)).type != HolePunch.SYNC:
-                raise PeerFault("Expected the word to knock.", peer=peer)
-            with suppress(NetworkError):  # it has heard all that we say: nobody's fault
+        try:
+            with self._attempt(peer, circuit):
+                own = await self._own(circuit, peer)
+                asked = await receive(ours, HolePunch, peer)
+                if asked.type != HolePunch.CONNECT:
+                    raise PeerFault("Expected where to knock.", peer=peer)
+                await send(ours, _connect(own), peer)
+                if (await receive(ours, HolePunch, peer)).type != HolePunch.SYNC:
+                    raise PeerFault("Expected the word to knock.", peer=peer)
                 await self._knock(peer, own, self._targets(asked, own), initiator=True)
+        except PeerFault:
+            raise
+        except NetworkError as exc:  # nobody's fault, and least of all that of who asked
+            log.debug("no hole to %s: %s", peer, exc)
+            await ours.abort()
 
     # --- one attempt ---
 
     @contextmanager
     def _attempt(self, peer: str, circuit: INetConn) -> Iterator[None]:
-        """One attempt at a time with a peer, and so many for a circuit; PeerFault past that."""
+        """One attempt at a time with a peer, and so many for a circuit; PeerFault past that.
+
+        NetworkError when too many others are tried now.
+        """
         tried = self._tried.get(circuit, 0)
-        if peer in self._busy or tried >= TRIES or len(self._busy) >= MOST_AT_ONCE:
+        if peer in self._busy or tried >= TRIES:
             raise PeerFault("It has been tried often enough.", peer=peer)
+        if len(self._busy) >= MOST_AT_ONCE:
+            raise NetworkError("Too many holes are being punched already.")
         self._tried[circuit] = tried + 1
         self._busy.add(peer)
         try:
@@ -136,7 +153,7 @@ class Puncher:
             await self._observed.ask(relay)
         own = self._observed.at(relay) if relay is not None else None
         if own is None:
-            raise PeerFault("The relay does not say where it sees this node.", peer=peer)
+            raise NetworkError("The relay does not say where it sees this node.")
         return own
 
     def _targets(self, message: HolePunch, own: tuple[tuple[str, int], Address]) -> list[Address]:

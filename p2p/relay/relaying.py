@@ -10,6 +10,7 @@ import trio
 from libp2p.network.connection.raw_connection import RawConnection
 
 from p2p.address import Address, Reach
+from p2p.errors import PeerGone
 from p2p.host import Host
 from p2p.relay.client import RelayClient
 from p2p.relay.observed import Observed
@@ -88,7 +89,15 @@ class Relaying:
 
     async def _accept(self, raw: RawConnection, relay: str, peer: str) -> None:
         """Make a connection of a circuit, try to do without it, and stay until it has ended."""
-        conn = await self._host.network.shake_hands(raw, f"relay {relay}")
+        network, origin = self._host.network, f"relay {relay}"
+        if not await network.has_room(origin):
+            raise PeerGone("There is no room for one more call.", peer=relay)
+        try:
+            conn = await network.shake_hands(raw, origin)
+        except Exception as exc:
+            # A stranger's bytes may trip anything, and the relay that carried them is not to blame.
+            log.debug("a call of %s through %s came to nothing: %r", peer, relay, exc)
+            raise PeerGone("A call through it came to nothing.", peer=relay) from exc
         if conn is None:
             return
         if str(conn.muxed_conn.peer_id) != peer:

@@ -44,6 +44,7 @@ class Relay:
         self._host = host
         self._bucket = Bucket(limits.rate)
         host.parted.append(self.places.leave)
+        host.network.needed.append(self.places.__contains__)
 
     def serve(self) -> None:
         """Answer HOP requests from now on; harmless when repeated."""
@@ -64,7 +65,7 @@ class Relay:
         elif message.type == HopMessage.RESERVE:
             await self._reserve(ours, peer, (stream.get_remote_address() or ("", 0))[0])
         elif message.type == HopMessage.CONNECT:
-            await self._connect(ours, peer, message)
+            await self._connect(ours, peer, (stream.get_remote_address() or ("", 0))[0], message)
         else:
             await _refuse(ours, peer, Status.UNEXPECTED_MESSAGE)
 
@@ -84,13 +85,14 @@ class Relay:
         await send(stream, answer, peer)
         await stream.aclose()
 
-    async def _connect(self, stream: PeerStream, peer: str, message: HopMessage) -> None:
+    async def _connect(self, stream: PeerStream, peer: str, ip: str, message: HopMessage) -> None:
         target = peer_of(message, peer)
         now = trio.current_time()
-        if target == peer or not self.places.has(target, now) or not self._host.connected(target):
+        # Directly connected: who is left with a circuit here would make a chain of relays.
+        if target == peer or not self.places.has(target, now) or not self._host.hosts_of(target):
             await _refuse(stream, peer, Status.NO_RESERVATION)
             return
-        if not self.places.open_circuit(peer, target):
+        if not self.places.open_circuit(peer, target, ip):
             self.counts["refused"] += 1
             await _refuse(stream, peer, Status.RESOURCE_LIMIT_EXCEEDED)
             return
@@ -110,7 +112,7 @@ class Relay:
                 await other.abort()
                 await stream.abort()
         finally:
-            self.places.close_circuit(peer, target)
+            self.places.close_circuit(peer, target, ip)
 
     async def _call(self, peer: str, target: str) -> PeerStream:
         """Open a stream to the target and have it take the circuit; NetworkError when it won't."""

@@ -13,7 +13,7 @@ import trio
 from libp2p.host.autonat.pb.autonat_pb2 import Message
 
 from p2p.address import Address
-from p2p.autonat import BURST, MAX_MESSAGE, PROTOCOL, Answer, AutoNat
+from p2p.autonat import BURST, MAX_ASKERS, MAX_MESSAGE, PROTOCOL, Answer, AutoNat
 from p2p.delimited import frame, read_message
 from p2p.errors import NetworkError
 from p2p.host import Host
@@ -97,6 +97,15 @@ async def test_nobody_else_is_knocked_at() -> None:
         assert answering.counts == {"refused": 1}
         with other, pytest.raises(BlockingIOError):  # nobody has knocked there
             other.accept()
+
+
+async def test_many_names_from_one_address_fill_no_memory() -> None:
+    """Each is refused for its network's sake, and is remembered no longer than others."""
+    async with crew() as people:
+        answering = AutoNat((await people.host()).host)
+        admitted = sum(answering._admit(f"peer {i}", "9.9.9.9") for i in range(2 * MAX_ASKERS))
+        assert admitted == BURST
+        assert len(answering._askers) <= MAX_ASKERS
 
 
 async def test_nobody_asks_for_somebody_else() -> None:
@@ -216,6 +225,7 @@ def direct(status: Json) -> list[str]:
     return [one.partition("/p2p/")[0] for one in told]
 
 
+@pytest.mark.long
 async def test_a_forwarded_port_is_found(lab: Lab, tmp_path: Path) -> None:
     """The router's address is told to others once somebody came in by it."""
     home = lab.home("full-cone")

@@ -92,9 +92,13 @@ class Resident(Person):
         return None
 
     async def has_path(self, node: Node, peer: str, path: str) -> None:
-        """Wait until the node reaches a peer by this path."""
+        """Wait until the node reaches a peer by this path.
+
+        A hole to a peer that can be dialled is as good: which of the two stands first is chance.
+        """
+        good = ("direct", "punched") if path == "direct" else (path,)
         while True:
-            if await self.path_to(node, peer) == path:
+            if await self.path_to(node, peer) in good:
                 return
             await trio.sleep(LOOK_AGAIN)
 
@@ -141,6 +145,7 @@ async def published(person: Person, seed: int) -> tuple[str, Path]:
     return (await person.publish(folder, "tiny"))["manifest"], folder
 
 
+@pytest.mark.long
 async def test_a_home_takes_from_the_open_internet(lab: Lab, tmp_path: Path) -> None:
     """Behind any router a node fetches from one that everybody reaches."""
     giver = Resident(tmp_path / "giver", lab.host())

@@ -12,6 +12,8 @@ from p2p.delimited import frame
 from p2p.errors import NetworkError, NoSources
 from p2p.host import Host
 from p2p.http import HttpClient, Request, Response
+from p2p.relay import knock as knocking
+from p2p.relay import observed as observing
 from p2p.relay.messages import HOP, STOP, HopMessage, Status, StopMessage, named, receive, send
 from p2p.relay.places import RelayLimits
 from p2p.relay.relaying import Relaying, RelaySettings, open_relaying
@@ -187,6 +189,87 @@ async def test_a_relay_that_lies_about_who_calls() -> None:
             await stream.send_all(b"\x13/multistream/1.0.0\n" + b"\x00" * 64)
             await drained(stream)
         assert not town.home.connected(town.caller.peer_id)
+
+
+async def test_nonsense_through_a_relay_is_not_the_relays_fault() -> None:
+    """Whoever calls could have the relay dropped by everybody who has a place there."""
+    async with street() as town:
+        address = await town.circuit()
+        call = StopMessage(type=StopMessage.CONNECT, peer=named(town.caller.peer_id))
+        with trio.fail_after(LONG):
+            stream = await town.relay.open_stream(town.home.peer_id, STOP)
+            await send(stream, call, town.home.peer_id)
+            assert (await receive(stream, StopMessage, town.home.peer_id)).status == Status.OK
+            await stream.send_all(b"\x13/multistream/1.0.0\n\x03\xff\xfe\n")  # no UTF-8
+            await drained(stream)
+            assert not town.home.counts["faults"]
+            assert await town.caller.connect(str(address)) == town.home.peer_id
+
+
+async def test_a_bug_while_a_hole_is_punched_ends_nothing_else(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The attempt runs beside all that the node does: whatever it raises, the circuit stays."""
+    ended = trio.Event()
+
+    async def stumble(*_: object) -> None:
+        ended.set()
+        raise RuntimeError("nobody has met this")
+
+    async with street() as town:
+        address = await town.circuit()
+        monkeypatch.setattr(town.home_relaying.puncher, "_begin", stumble)
+        with trio.fail_after(LONG):
+            await town.caller.connect(str(address))
+            await ended.wait()
+            said = await get(town.caller, town.home.peer_id, "/")
+        assert said == town.caller.peer_id.encode()
+
+
+async def test_a_listener_that_breaks_ends_only_itself(
+    autojump_clock: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No more files are to be had while a hole is punched: the dials go on, and the node too."""
+
+    class Broken:
+        def __enter__(self) -> "Broken":
+            return self
+
+        def __exit__(self, *_: object) -> None:
+            pass
+
+        async def accept(self) -> None:
+            raise OSError(24, "too many open files")
+
+    async def listen(own: tuple[str, int]) -> Broken:
+        return Broken()
+
+    async def meet(stream: trio.SocketStream) -> object:
+        return None
+
+    monkeypatch.setattr(knocking, "_listen_at", listen)
+    target = Address("ip4", "127.0.0.1", 9)
+    found: object = await knocking.knock(("127.0.0.1", 0), [target], meet)
+    assert found is None
+
+
+async def test_a_relay_that_lies_about_where_it_sees_us() -> None:
+    """Neither a name, which leads anywhere, nor anything nearer than the relay is believed."""
+    async with street() as town:
+        await town.circuit()
+        observed = town.home_relaying.observed
+        with trio.fail_after(LONG):
+            await observed.ask(town.relay.peer_id)
+        [conn] = observed._seen
+        for host, kind in (("localhost", "dns4"), ("127.0.0.1", "ip4")):
+            observed._seen[conn] = Address(kind, host, 22)
+            assert observed.at(town.relay.peer_id) is None
+        observed._seen[conn] = Address("ip4", "10.0.0.1", 22)
+        assert observed.at(town.relay.peer_id) is not None
+        # As if the relay were far away.
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(observing, "far_host", lambda _: "9.9.9.9")
+            assert observed.at(town.relay.peer_id) is None
 
 
 @pytest.mark.parametrize(

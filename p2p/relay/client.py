@@ -60,6 +60,9 @@ class Place:
     """Where the relay is dialled, each with its peer id."""
     renew: float
     """When to ask again, on trio's clock."""
+    told: bool = True
+    """Whether others are told of it. One that is not needed any longer is kept to its end all the
+    same: somebody may have heard of it a moment ago."""
 
 
 Accept = Callable[[RawConnection, str, str], Awaitable[None]]
@@ -88,6 +91,7 @@ class RelayClient:
         return [
             address.through(self.host.peer_id)
             for place in self.places.values()
+            if place.told
             for address in place.addresses
         ]
 
@@ -103,7 +107,7 @@ class RelayClient:
                 await self._renew()
                 await self._ask_more()
             else:
-                self._forget_all()
+                self._retire()
             enough = not self.wanted() or len(self.places) >= MOST_PLACES
             wait = LOOK_AGAIN if enough else min(wait * 2, LOOK_AGAIN)
             due = min((place.renew for place in self.places.values()), default=float("inf"))
@@ -139,7 +143,7 @@ class RelayClient:
     async def _renew(self) -> None:
         now = trio.current_time()
         for relay, place in list(self.places.items()):
-            if place.renew <= now or not self.host.connected(relay):
+            if place.renew <= now or not place.told or not self.host.connected(relay):
                 await self._ask_for_place(relay, place.addresses)
 
     async def _ask_more(self) -> None:
@@ -199,7 +203,7 @@ class RelayClient:
         ]
         # What was dialled works for us; what the relay says may work for others too.
         chosen = tuple(dict.fromkeys([*(one.at(relay) for one in addresses), *told]))[:4]
-        new = relay not in self.places
+        new = relay not in self.places or not self.places[relay].told
         self.places[relay] = Place(relay, chosen, trio.current_time() + lasts * RENEW_AT)
         if new:
             log.info("this node can be reached through the relay %s", relay)
@@ -212,12 +216,19 @@ class RelayClient:
             self._changed.set()
 
     def _forget(self, relay: str) -> None:
-        if self.places.pop(relay, None) is not None:
+        place = self.places.pop(relay, None)
+        if place is not None and place.told:
             self.host.moved()
 
-    def _forget_all(self) -> None:
-        for relay in list(self.places):
-            self._forget(relay)
+    def _retire(self) -> None:
+        """Tell nobody of the places any longer, and let them come to their end."""
+        told = False
+        for relay, place in list(self.places.items()):
+            told, place.told = told or place.told, False
+            if place.renew <= trio.current_time() or not self.host.connected(relay):
+                self._forget(relay)
+        if told:
+            self.host.moved()
 
     # --- being called ---
 

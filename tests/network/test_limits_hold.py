@@ -192,7 +192,7 @@ class Receiver:
 @pytest.mark.parametrize("lane", ["true", "false"])
 async def test_a_rate_is_kept_for_twenty_seconds(tmp_path: Path, lane: str) -> None:
     """``allod up --up 5MB/s`` gives eight receivers that much together, within a tenth."""
-    size, receivers = 18 * MIB, 8
+    size, receivers = 24 * MIB, 8
     folder = write_folder(tmp_path / "files", {"weights.bin": noise(size)})
     with trio.fail_after(490):
         async with AsyncExitStack() as stack:

@@ -40,7 +40,7 @@ class Street:
     async def circuit(self) -> Address:
         """Where the home is reached, once it has its place."""
         with trio.fail_after(LONG):
-            while not self.home_relaying.client.places:
+            while not self.home.circuits():
                 await self.home.on_moved.wait()
         [address, *_] = self.home.circuits()
         return address
@@ -117,6 +117,20 @@ async def test_the_home_gets_another_place_when_the_relay_comes_back() -> None:
         await town.relay.disconnect(town.home.peer_id)
         await until(lambda: town.relays.relay.counts["places"] > taken)
         assert await town.caller.connect(str(await town.circuit())) == town.home.peer_id
+
+
+async def test_a_place_that_is_not_needed_any_longer_ends_gently() -> None:
+    """Nobody is told of it now, and whoever was told before still gets through."""
+    async with street() as town:
+        address = await town.circuit()
+        town.home_relaying.client.wanted = lambda: False
+        town.home_relaying.client.look_again()
+        await until(lambda: not town.home.circuits())
+        with trio.fail_after(LONG):
+            assert await town.caller.connect(str(address)) == town.home.peer_id
+        town.home_relaying.client.wanted = lambda: True
+        town.home_relaying.client.look_again()
+        assert await town.circuit() == address
 
 
 async def test_who_has_no_place_is_not_reached() -> None:

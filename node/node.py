@@ -153,6 +153,7 @@ async def _go_online(node: Node, stack: AsyncExitStack) -> None:
         from p2p.autonat import open_autonat
         from p2p.discovery import open_discovery
         from p2p.host import HostSettings, open_host
+        from p2p.relay.observed import Observed
         from p2p.relay.relaying import open_relaying
     from node.api.peer import PeerApi
     from node.following import Following
@@ -188,8 +189,11 @@ async def _go_online(node: Node, stack: AsyncExitStack) -> None:
     node.peer_api = PeerApi(node.store, offer, gate=node.gate)
     node.peer_door = seeding.guarded(node.peer_api, partial(_is_near, host))
     host.set_handler(node.peer_door)
-    await stack.enter_async_context(open_autonat(host))
-    node.relaying = await stack.enter_async_context(open_relaying(host, relay_settings(config)))
+    observed = Observed(host)  # each connection is asked about once, whoever wants to know
+    await stack.enter_async_context(open_autonat(host, observed))
+    node.relaying = await stack.enter_async_context(
+        open_relaying(host, relay_settings(config), observed)
+    )
     discovery = await stack.enter_async_context(open_discovery(host))
     nursery = await stack.enter_async_context(trio.open_nursery())
     stack.callback(nursery.cancel_scope.cancel)

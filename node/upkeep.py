@@ -17,6 +17,7 @@ from p2p.errors import AllodError, StoreError
 from p2p.manifest import Manifest, parse_manifest
 from p2p.references import publisher_cid
 from p2p.serving import serving_key
+from p2p.waiting import first_of
 
 if TYPE_CHECKING:  # publishing needs none of libp2p
     from node.crew import Network
@@ -107,19 +108,7 @@ async def keep_shared(
         network.announce(sorted(wanted))
         announced = wanted
         with trio.move_on_after(ANNOUNCE_AGAIN):
-            await _first(*changes)
-
-
-async def _first(*events: trio.Event) -> None:
-    """Wait for the first of some events."""
-
-    async def until(event: trio.Event) -> None:
-        await event.wait()
-        nursery.cancel_scope.cancel()
-
-    async with trio.open_nursery() as nursery:
-        for event in events:
-            nursery.start_soon(until, event)
+            await first_of(*changes)
 
 
 async def keep_peers(discovery: "Discovery", file: Path) -> None:

@@ -178,6 +178,23 @@ def check_peer_id(text: str) -> str:
     return text
 
 
+def line_of(host: str) -> str:
+    """Return what an IP address is counted as: itself, or of IPv6 the /64, which is one customer.
+
+    An IPv4 address in the clothes of IPv6 is the IPv4 address; what is none comes back as it is.
+    """
+    try:
+        ip = ipaddress.ip_address(host.partition("%")[0])
+    except ValueError:
+        return host
+    if isinstance(ip, ipaddress.IPv6Address):
+        if ip.ipv4_mapped is not None:
+            return str(ip.ipv4_mapped)
+        if not ip.is_loopback:
+            return str(ipaddress.ip_network((ip, 64), strict=False))
+    return str(ip)
+
+
 def _named(parts: list[str], text: str) -> str:
     """Return the peer id of ``["p2p", PEER]``; UsageError about ``text``."""
     if parts[0] not in ("p2p", "ipfs"):

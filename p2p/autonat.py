@@ -32,6 +32,7 @@ from p2p.network import far_host
 from p2p.reachability import Vote, neighbourhood
 from p2p.relay.observed import Observed
 from p2p.streams import PeerStream
+from p2p.waiting import first_of
 
 log = logging.getLogger(__name__)
 
@@ -76,11 +77,12 @@ class Answer:
 class AutoNat:
     """AutoNAT over one host; made by ``open_autonat``."""
 
-    def __init__(self, host: Host) -> None:
+    def __init__(self, host: Host, observed: Observed | None = None) -> None:
+        """``observed``: what others see of this host, if it is asked for elsewhere too."""
         self.counts: Counter[str] = Counter()
         """Questions answered: worked, failed, refused."""
         self._host = host
-        self._observed = Observed(host)
+        self._observed = observed or Observed(host)
         self._dialling = 0
         now = trio.current_time()
         self._all = TokenBucket(RATE_ALL, BURST_ALL, now)
@@ -103,9 +105,7 @@ class AutoNat:
             self._look_at_interfaces()
             await self._round()
             with trio.move_on_after(LOOK_AGAIN):
-                async with trio.open_nursery() as nursery:
-                    nursery.start_soon(_first, changed, nursery.cancel_scope)
-                    nursery.start_soon(_first, self._news, nursery.cancel_scope)
+                await first_of(changed, self._news)
                 await trio.sleep(SETTLE)
 
     # --- asking ---
@@ -288,11 +288,6 @@ class AutoNat:
         return None
 
 
-async def _first(event: trio.Event, scope: trio.CancelScope) -> None:
-    await event.wait()
-    scope.cancel()
-
-
 async def _read(stream: PeerStream, peer: str) -> Message | None:
     return await read_message(stream, Message, limit=MAX_MESSAGE, peer=peer, name="AutoNAT message")
 
@@ -305,10 +300,10 @@ def _address(raw: bytes) -> Address | None:
 
 
 @asynccontextmanager
-async def open_autonat(host: Host) -> AsyncIterator[AutoNat]:
+async def open_autonat(host: Host, observed: Observed | None = None) -> AsyncIterator[AutoNat]:
     """Answer whoever asks, and find out what of this host is reached from outside."""
     async with trio.open_nursery() as nursery:
-        autonat = AutoNat(host)
+        autonat = AutoNat(host, observed)
         autonat.serve()
         nursery.start_soon(autonat.run)
         try:

@@ -27,6 +27,7 @@ from p2p.kad import Kad, name_of
 from p2p.limits import TokenBucket
 from p2p.mdns import open_mdns
 from p2p.routing import RECORD_TIME, Provider, fairly, place
+from p2p.waiting import first_of
 
 log = logging.getLogger(__name__)
 
@@ -241,7 +242,8 @@ class Discovery:
         while True:
             if len(self.kad.table) and self._ready.is_set():
                 wait = JOIN_FIRST
-                await _first(self._lan_heard, seconds=JOIN_LAST)
+                with trio.move_on_after(JOIN_LAST):
+                    await self._lan_heard.wait()
                 self._lan_heard = trio.Event()
                 await self._meet(self._lan_seeds())
                 continue
@@ -256,7 +258,8 @@ class Discovery:
                 self._wake_up()
             else:
                 # Whoever comes to us first ends the wait too: a bootstrap node has no seeds.
-                await _first(self._lan_heard, neighbour, seconds=wait)
+                with trio.move_on_after(wait):
+                    await first_of(self._lan_heard, neighbour)
                 self._lan_heard = trio.Event()
                 wait = min(wait * 2, JOIN_LAST)
 
@@ -323,7 +326,8 @@ class Discovery:
                 due = self._due[0][0] if self._due else now + REFRESH_EVERY
                 if due > now or not len(self.kad.table):
                     pause = due - now if due > now else REFRESH_EVERY
-                    await _first(wake, self.kad.on_neighbour, seconds=pause)
+                    with trio.move_on_after(pause):
+                        await first_of(wake, self.kad.on_neighbour)
                     continue
                 due, _, first = heapq.heappop(self._due)
                 if not self._is_due(first, due):
@@ -417,19 +421,6 @@ class Discovery:
         await self._in_turn(0.1)  # one message of the sixty that a whole announcement takes
         if await self.kad.tell(peer, announcement.key):
             announcement.holders.add(peer)
-
-
-async def _first(*events: trio.Event, seconds: float) -> None:
-    """Wait for the first of the events, or for the time."""
-
-    async def until(event: trio.Event) -> None:
-        await event.wait()
-        nursery.cancel_scope.cancel()
-
-    with trio.move_on_after(seconds):
-        async with trio.open_nursery() as nursery:
-            for event in events:
-                nursery.start_soon(until, event)
 
 
 @asynccontextmanager

@@ -20,7 +20,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 
 import trio
-from libp2p.abc import INetConn, INetStream, ISecureTransport
+from libp2p.abc import INetStream, ISecureTransport
 from libp2p.crypto.ed25519 import create_new_key_pair as ed25519_pair
 from libp2p.crypto.keys import KeyPair
 from libp2p.crypto.x25519 import create_new_key_pair as x25519_pair
@@ -55,7 +55,6 @@ from p2p.network import (
     dialled_us,
     far_host,
     open_network,
-    relayed,
     round_trip,
 )
 from p2p.rates import Rates
@@ -354,13 +353,13 @@ class Host:
                         min(connected_since(conn) for conn in live),
                         min(trips, default=None),
                         all(dialled_us(conn) for conn in live),
-                        self._path(live),
+                        self._path(peer_id),
                     )
                 )
         return infos
 
-    def _path(self, live: Sequence[INetConn]) -> str:
-        direct = [conn for conn in live if not relayed(conn)]
+    def _path(self, peer_id: ID) -> str:
+        direct = self._network.direct(peer_id)
         if not direct:
             return "relay"
         return "punched" if all(conn in self._network.punched for conn in direct) else "direct"
@@ -372,8 +371,7 @@ class Host:
 
     def outdone(self, stream: PeerStream, peer: str) -> bool:
         """Say whether a new stream to ``peer`` would do without the relay that ``stream`` needs."""
-        live = self._network.live(ID.from_base58(peer))
-        return stream.relayed and any(not relayed(conn) for conn in live)
+        return stream.relayed and bool(self._network.direct(ID.from_base58(peer)))
 
     def hosts_of(self, peer: str) -> list[str]:
         """The IP addresses from which a peer is connected now, without any relay between."""

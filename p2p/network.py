@@ -253,7 +253,11 @@ class Network(Swarm):
 
     def _there(self, peer_id: ID, circuits: bool) -> bool:
         """Say whether there is a connection, or a direct one if circuits won't do."""
-        return any(circuits or not relayed(conn) for conn in self.live(peer_id))
+        return bool(self.live(peer_id) if circuits else self.direct(peer_id))
+
+    def direct(self, peer_id: ID) -> list[INetConn]:
+        """The connections to a peer that are not closed, and go through no relay."""
+        return [conn for conn in self.live(peer_id) if not relayed(conn)]
 
     def live(self, peer_id: ID) -> list[INetConn]:
         """The connections to a peer that are not closed."""

@@ -47,6 +47,7 @@ PURE = [
 ]
 NETWORK = [
     "slim",
+    "waiting",
     "limits",
     "rates",
     "http",

@@ -24,6 +24,7 @@ from typing import Final, Protocol
 import trio
 
 from node.kinds import split_endpoint
+from p2p.address import line_of
 from p2p.errors import AllodError, NotFound, PeerFault, PeerGone, PeerRefused
 from p2p.http import Handler, HttpLimits, Request, Response, error_response, serve_http
 from p2p.limits import Account, Book
@@ -146,7 +147,7 @@ class _Door:
     async def serve(self, stream: trio.SocketStream) -> None:
         """Serve one connection; whatever it does, it ends alone."""
         try:
-            asker = asker_of(stream.socket.getpeername()[0])
+            asker = line_of(stream.socket.getpeername()[0])
         except OSError:  # gone already
             await trio.aclose_forcefully(stream)
             return
@@ -218,20 +219,6 @@ class _Metered:
 
     async def aclose(self) -> None:
         await self._stream.aclose()
-
-
-def asker_of(host: str) -> str:
-    """Return what an IP address is counted as: itself, or of IPv6 the /64, which is one customer.
-
-    An IPv4 address in the clothes of IPv6 is the IPv4 address.
-    """
-    address = ipaddress.ip_address(host.partition("%")[0])
-    if isinstance(address, ipaddress.IPv6Address):
-        if address.ipv4_mapped is not None:
-            return str(address.ipv4_mapped)
-        if not address.is_loopback:
-            return str(ipaddress.ip_network((address, 64), strict=False))
-    return str(address)
 
 
 def is_local(asker: str) -> bool:

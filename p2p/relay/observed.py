@@ -15,7 +15,7 @@ from p2p.address import Address, Reach
 from p2p.delimited import read_message
 from p2p.errors import NetworkError, UsageError
 from p2p.host import Host
-from p2p.network import far_host, local_endpoint, relayed
+from p2p.network import far_host, local_endpoint
 
 IDENTIFY = "/ipfs/id/1.0.0"
 MAX_IDENTIFY = 64 * 1024
@@ -68,7 +68,5 @@ class Observed:
         return own, seen
 
     def _dialled(self, peer: str) -> INetConn | None:
-        for conn in self._host.network.live(ID.from_base58(peer)):
-            if not relayed(conn) and local_endpoint(conn) is not None:
-                return conn
-        return None
+        direct = self._host.network.direct(ID.from_base58(peer))
+        return next((conn for conn in direct if local_endpoint(conn) is not None), None)

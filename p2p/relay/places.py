@@ -4,9 +4,10 @@ A relay lends a stranger its line, so everything is bounded: places, circuits, b
 all circuits together have one rate.
 """
 
-import ipaddress
 from collections import Counter
 from dataclasses import dataclass
+
+from p2p.address import line_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,16 +103,3 @@ class Places:
     def _expire(self, now: float) -> None:
         for peer in [peer for peer, (end, _) in self._held.items() if end <= now]:
             del self._held[peer]
-
-
-def line_of(ip: str) -> str:
-    """Return what counts as one address: an IPv4 address, or the /64 that every IPv6 line has."""
-    try:
-        parsed = ipaddress.ip_address(ip)
-    except ValueError:
-        return ip
-    if isinstance(parsed, ipaddress.IPv4Address):
-        return ip
-    if parsed.ipv4_mapped is not None:
-        return str(parsed.ipv4_mapped)
-    return str(ipaddress.ip_network(f"{parsed}/64", strict=False))

@@ -206,7 +206,7 @@ class Puncher:
         return next((conn for conn in live if relayed(conn)), None)
 
     def _direct(self, peer: str) -> bool:
-        return any(not relayed(conn) for conn in self._host.network.live(ID.from_base58(peer)))
+        return bool(self._host.network.direct(ID.from_base58(peer)))
 
     async def _leave(self, circuit: INetConn) -> None:
         """Close the circuit when nobody uses it any more: new streams go the direct way."""

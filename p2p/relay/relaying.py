@@ -39,10 +39,12 @@ class RelaySettings:
 class Relaying:
     """The relay of one host, and its places at others; made by ``open_relaying``."""
 
-    def __init__(self, host: Host, settings: RelaySettings, nursery: trio.Nursery) -> None:
+    def __init__(
+        self, host: Host, settings: RelaySettings, observed: Observed, nursery: trio.Nursery
+    ) -> None:
         self.settings = settings
         self.relay = Relay(host, settings.limits)
-        self.observed = Observed(host)
+        self.observed = observed
         self.puncher = Puncher(host, self.observed)
         self.client = RelayClient(
             host, settings.relays, self._wanted, self._accept, self.observed.ask
@@ -109,10 +111,15 @@ class Relaying:
 
 
 @asynccontextmanager
-async def open_relaying(host: Host, settings: RelaySettings) -> AsyncIterator[Relaying]:
-    """Run relays over a host; leaving gives up all places and circuits."""
+async def open_relaying(
+    host: Host, settings: RelaySettings, observed: Observed | None = None
+) -> AsyncIterator[Relaying]:
+    """Run relays over a host; leaving gives up all places and circuits.
+
+    ``observed``: what others see of this host, if it is asked for elsewhere too.
+    """
     async with trio.open_nursery() as nursery:
-        relaying = Relaying(host, settings, nursery)
+        relaying = Relaying(host, settings, observed or Observed(host), nursery)
         nursery.start_soon(relaying.run)
         try:
             yield relaying

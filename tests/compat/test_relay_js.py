@@ -1,10 +1,8 @@
 """Relays against js-libp2p's circuit relay v2: it uses ours, we use its, each calls the other."""
 
 import json
-import subprocess
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +15,7 @@ from p2p.host import Host
 from p2p.http import HttpClient, Request, Response
 from p2p.relay.messages import HOP
 from p2p.relay.relaying import RelaySettings, open_relaying
-from tests.compat.npm import NODE, install_or_skip
+from tests.compat.npm import NODE, install_or_skip, started
 from tests.network.hosts import crew
 
 FOLDER = Path(__file__).parent / "js_libp2p"
@@ -40,14 +38,8 @@ def js() -> list[str]:
 @asynccontextmanager
 async def js_node(command: list[str]) -> AsyncIterator[Address]:
     """A JavaScript node that runs to the end of the block: its address."""
-    async with trio.open_nursery() as nursery:
-        run = partial(trio.run_process, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-        process = await nursery.start(run, command)
-        line = b""
-        while not line.endswith(b"\n"):
-            line += await process.stdout.receive_some()
-        yield Address.parse(line.decode().strip())
-        await process.stdin.aclose()
+    async with started(command) as line:
+        yield Address.parse(line)
 
 
 async def js_calls(command: list[str], *addresses: Address) -> list[dict[str, Any]]:

@@ -17,7 +17,7 @@ from p2p.autonat import BURST, MAX_ASKERS, MAX_MESSAGE, PROTOCOL, Answer, AutoNa
 from p2p.delimited import frame, read_message
 from p2p.errors import NetworkError
 from p2p.host import Host
-from tests.natlab import Home, Lab, Machine, missing
+from tests.natlab import Home, Lab, Machine
 from tests.network.hosts import Crew, crew
 from tests.network.people import Json, Person
 
@@ -183,16 +183,6 @@ async def test_nothing_is_asked_on_loopback() -> None:
 # -- real nodes, on an internet in a box (natlab.py)
 
 PORT = 9770
-
-
-@pytest.fixture
-def lab() -> Iterator[Lab]:
-    """An internet for one test; skipped without what it needs."""
-    reason = missing()
-    if reason:
-        pytest.skip(reason)
-    with Lab() as made:
-        yield made
 
 
 def resident(home: Path, machine: Machine, *bootstrap: str) -> Person:

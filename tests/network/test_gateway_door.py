@@ -14,7 +14,8 @@ import pytest
 import trio
 
 from node.api import public
-from node.api.public import CONNECTIONS_PER_ADDRESS, asker_of, for_public, is_local, serve_public
+from node.api.public import CONNECTIONS_PER_ADDRESS, for_public, is_local, serve_public
+from p2p.address import line_of
 from p2p.errors import PortInUse, StoreError
 from p2p.http import Handler, HttpLimits, Request, Response
 from p2p.limits import Book, PeerLimits
@@ -342,5 +343,5 @@ async def test_a_port_that_is_taken_is_named() -> None:
 )
 def test_who_counts_as_one(host: str, asker: str, local: bool) -> None:
     """An address of IPv4, a network of IPv6: as many as one customer has."""
-    assert asker_of(host) == asker
+    assert line_of(host) == asker
     assert is_local(asker) is local

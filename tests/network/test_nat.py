@@ -5,7 +5,7 @@ home, who know of nothing but the relay.
 """
 
 import json
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, closing
 from dataclasses import dataclass
 from http.client import HTTPConnection, HTTPException
@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 import pytest
 import trio
 
-from tests.natlab import Home, Kind, Lab, Machine, missing
+from tests.natlab import Home, Kind, Lab, Machine
 from tests.network.people import MIB, Json, Node, Person, same_files
 from tests.releases import noise, write_folder
 
@@ -27,21 +27,6 @@ LOOK_AGAIN = 0.1
 PORT = 9770
 PATIENCE = 240.0
 """Seconds for one story, on a busy machine; alone it takes fifteen."""
-
-
-@pytest.fixture(scope="module", autouse=True)
-def possible() -> None:
-    """Skip without what a lab needs."""
-    reason = missing()
-    if reason:
-        pytest.skip(reason)
-
-
-@pytest.fixture
-def lab() -> Iterator[Lab]:
-    """An internet for one test."""
-    with Lab() as made:
-        yield made
 
 
 class Resident(Person):

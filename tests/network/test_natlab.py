@@ -7,12 +7,11 @@ import errno
 import select
 import socket
 import time
-from collections.abc import Iterator
 from itertools import combinations_with_replacement
 
 import pytest
 
-from tests.natlab import KINDS, Home, Kind, Lab, Machine, missing
+from tests.natlab import KINDS, Home, Kind, Lab, Machine
 
 PATIENCE = 20.0
 """Seconds for what must come; it comes at once."""
@@ -27,21 +26,6 @@ MEET = {
 """Whether two homes can have a connection without a relay, by the kinds of their routers."""
 EACH_TIME = {("port-restricted", "port-restricted"), ("full-cone", "symmetric")}
 """The pairs that are tried in every run; the others say nothing that changes with our code."""
-
-
-@pytest.fixture(scope="module", autouse=True)
-def possible() -> None:
-    """Skip without what a lab needs."""
-    reason = missing()
-    if reason:
-        pytest.skip(reason)
-
-
-@pytest.fixture
-def lab() -> Iterator[Lab]:
-    """An internet for one test."""
-    with Lab() as made:
-        yield made
 
 
 def listening(machine: Machine, port: int = 0) -> socket.socket:

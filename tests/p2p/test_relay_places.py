@@ -2,7 +2,8 @@
 
 from dataclasses import replace
 
-from p2p.relay.places import Places, RelayLimits, line_of
+from p2p.address import line_of
+from p2p.relay.places import Places, RelayLimits
 
 LIMITS = RelayLimits(
     places=3, places_per_address=2, place_time=100.0, circuits=3, circuits_per_peer=2

@@ -160,6 +160,7 @@ NODE = [
     "api.mount",
     "api.public",
     "api.origins",
+    "api.unread",
     "api.loopback",
     "api.page",
     "api.metrics",

@@ -29,6 +29,7 @@ from starlette.routing import BaseRoute
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from node.api.origins import Origins
+from node.api.unread import with_rest_read
 from p2p.errors import NetworkError, PortInUse
 
 MAX_HEADERS = 16 << 10  # bytes of a request's head, as on the other doors (p2p/http.py)
@@ -63,20 +64,9 @@ def check_token(request: Request, token: str) -> Response | None:
 
 
 async def answer_and_close(response: Response, scope: Scope, receive: Receive, send: Send) -> None:
-    """Send a refusal without having read the body, then let the connection go.
-
-    The body is read and dropped until then: hypercorn hands it over through a bounded queue and
-    would wait on a full one for ever.
-    """
+    """Send a refusal at once, whatever of the body is still to come, then let the connection go."""
     response.headers["connection"] = "close"
-
-    async def drop() -> None:
-        while (await receive())["type"] != "http.disconnect":
-            pass
-
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(drop)
-        await response(scope, receive, send)
+    await response(scope, receive, send)
 
 
 class Guard:
@@ -97,6 +87,9 @@ class Guard:
         if scope["type"] != "http":
             await send({"type": "websocket.close", "code": 1008})
             return
+        await with_rest_read(self._pass, scope, receive, send)
+
+    async def _pass(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = _headers(scope)
         guest = self._guest(scope["path"], headers)
         extra = [(b"x-content-type-options", b"nosniff")]

@@ -30,6 +30,7 @@ from node.presence import announce_node, make_token
 from node.reading import open_reader
 from node.seeding import near_gateway
 from node.serving.desk import open_serving
+from p2p.licenses import check_expression
 
 
 async def run_daemon(
@@ -87,11 +88,13 @@ async def _run(
                 task_status.started()
                 if then is not None:
                     await then(node)
-                await trio.to_thread.run_sync(_import_verbs)
+                await trio.to_thread.run_sync(_warm_up)
                 await trio.sleep_forever()
 
 
-def _import_verbs() -> None:
-    """Have the long imports done before somebody waits for them; they cost a cold command much."""
+def _warm_up() -> None:
+    """Have done what takes long once, before somebody waits for it: a cold command pays much."""
     import node.fetch
     import node.publish  # noqa: F401
+
+    check_expression("MIT")  # which reads SPDX's list

@@ -23,6 +23,7 @@ from libp2p.security.noise.io import NoiseTransportReadWriter
 from libp2p.security.noise.patterns import PatternXX
 from libp2p.security.secure_session import SecureSession
 
+from p2p.buffers import make_buffer
 from p2p.noise import LENGTH, MAX_FRAME, Data, Opener, Sealer
 from p2p.private import PrivateStream
 
@@ -33,8 +34,8 @@ class Scratch:
     """Room for one read and its plaintext."""
 
     def __init__(self) -> None:
-        self.sealed = memoryview(bytearray(READ_SIZE))
-        self.plain = memoryview(bytearray(READ_SIZE + MAX_FRAME + LENGTH.size))
+        self.sealed = make_buffer(READ_SIZE)
+        self.plain = make_buffer(READ_SIZE + MAX_FRAME + LENGTH.size)
 
 
 _scratch: trio.lowlevel.RunVar[Scratch] = trio.lowlevel.RunVar("allod.channel.scratch")

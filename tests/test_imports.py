@@ -14,6 +14,7 @@ ROOT = Path(__file__).parent.parent
 PURE = [
     "errors",
     "ranges",
+    "buffers",
     "murmur",
     "keys",
     "cid",

@@ -15,6 +15,7 @@ import trio
 
 from node.store import Store, durable
 from p2p import parcel
+from p2p.buffers import make_buffer
 from p2p.cid import CID
 from p2p.dag import Outline
 from p2p.directory import TreeFile, build_tree
@@ -48,7 +49,7 @@ class Writer:
         self._store = store
         self._count = count
         self._told = parcel.Told()
-        self._buffer = memoryview(bytearray(PIECE))
+        self._buffer = make_buffer(PIECE)
 
     async def statements(self, index: bytes, said: Sequence[bytes]) -> None:
         """Begin: the header, the index, every statement."""

@@ -14,6 +14,7 @@ from typing import Final, Protocol, TypeVar
 import trio
 
 from node.store import durable
+from p2p.buffers import make_buffer
 from p2p.cid import Hash
 from p2p.dag import Outline
 from p2p.errors import SourceChanged
@@ -106,11 +107,11 @@ async def each_piece(
     errors: list[BaseException] = []
 
     async def worker() -> None:
-        buffer = memoryview(bytearray(0))
+        buffer = make_buffer(0)
         try:
             for piece in source:
                 if len(buffer) < piece.size:
-                    buffer = memoryview(bytearray(max(piece.size, min(PIECE, 2 * len(buffer)))))
+                    buffer = make_buffer(max(piece.size, min(PIECE, 2 * len(buffer))))
                 result = await trio.to_thread.run_sync(work, piece, buffer, limiter=cores)
                 await then(piece, buffer, result)
         except Exception as exc:  # whatever it was: raised below, without the nursery's group

@@ -16,6 +16,7 @@ from node.store import durable
 from node.store.file_rows import Sum
 from node.store.hashing import Piece, Progress, outline_pieces, read_into
 from node.store.shelf import Shelf
+from p2p.buffers import make_buffer
 from p2p.cid import CID, Codec, Hash
 from p2p.dag import Outline
 
@@ -80,12 +81,12 @@ async def _hash(
         fd = os.open(shelf.layout.blob(outline.root), os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError:
         return None
-    buffer = memoryview(bytearray(0))
+    buffer = make_buffer(0)
 
     def step(piece: Piece) -> bool:
         nonlocal buffer
         if len(buffer) < piece.size:
-            buffer = memoryview(bytearray(piece.size))
+            buffer = make_buffer(piece.size)
         data = buffer[: piece.size]
         if read_into(fd, data, piece.offset) != piece.size:
             return False

@@ -15,6 +15,7 @@ import h11
 import trio
 
 from p2p.address import Address
+from p2p.buffers import make_buffer
 from p2p.cid import CID
 from p2p.errors import AllodError, PeerFault, PeerGone, PeerRefused
 from p2p.http import parse_content_range
@@ -40,7 +41,7 @@ class Lane:
     def __init__(self, wire: Wire, ticket: str, rates: PeerRates) -> None:
         self.peer = wire.peer
         self.usable = True
-        self.buffer = memoryview(bytearray(BUFFER))
+        self.buffer = make_buffer(BUFFER)
         self._wire = wire
         self._ticket = ticket
         self._meter = rates.down

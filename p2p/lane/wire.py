@@ -12,6 +12,7 @@ import threading
 import time
 from contextlib import suppress
 
+from p2p.buffers import make_buffer
 from p2p.errors import PeerFault, PeerGone
 from p2p.http.messages import HttpLimits
 from p2p.lane.tls import client_context, fingerprint
@@ -159,7 +160,7 @@ class Wire:
 
     def _encrypt_file(self, fd: int, offset: int, size: int, meter: Meter) -> int:
         # Not mmap: a file that shrinks meanwhile would end the process with SIGBUS.
-        buffer = memoryview(bytearray(min(size, SEND_PIECE)))
+        buffer = make_buffer(min(size, SEND_PIECE))
         sent = 0
         while sent < size:
             piece = min(size - sent, len(buffer), meter.piece)

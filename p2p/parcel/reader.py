@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final, TypeAlias
 
+from p2p.buffers import make_buffer
 from p2p.car import car_header
 from p2p.cid import CID, Codec, Hash
 from p2p.dag import MAX_OUTLINE, Outline, max_outline
@@ -160,7 +161,7 @@ class _Reader:
     def __init__(self, blocks: _Blocks) -> None:
         self._blocks = blocks
         self._told = Told()
-        self._buffer = memoryview(bytearray(PIECE))
+        self._buffer = make_buffer(PIECE)
 
     def read(self) -> Iterator[Opened]:
         statements = self._statements()

@@ -96,5 +96,6 @@ def _warm_up() -> None:
     """Have done what takes long once, before somebody waits for it: a cold command pays much."""
     import node.fetch
     import node.publish  # noqa: F401
+    import p2p.naming.chain  # noqa: F401
 
     check_expression("MIT")  # which reads SPDX's list

@@ -58,6 +58,8 @@ ANSWERED_FOR: Final = 5.0
 """Seconds for which an answer about a file stands: a release that names it may come, or go."""
 MAX_ANSWERS: Final = 1 << 16
 """Answers that are kept: some 200 bytes each."""
+MAX_JUDGED: Final = 4096
+"""Held releases whose evidence is kept: some KiB each."""
 MAX_SEEN: Final = 100_000
 """Publishers that are remembered as seen."""
 MAX_SEEN_FILE: Final = 32 << 20
@@ -91,6 +93,7 @@ class Gate:
         self._checked = -CHECK_EVERY
         self._told = ""
         self._loading = trio.Lock()
+        self._evidences: dict[CID, tuple[float, Evidence]] = {}
         self._verdicts: dict[CID, tuple[float, Verdict | None]] = {}
         self._answers: dict[tuple[CID, str], tuple[float, Verdict | None]] = {}
         self._withheld: dict[CID, frozenset[CID]] = {}
@@ -144,6 +147,7 @@ class Gate:
     def changed(self) -> None:
         """Judge everything anew: the policy, or what publishers or others say, has changed."""
         self._age += 1
+        self._evidences.clear()
         self._verdicts.clear()
         self._answers.clear()
         self._withheld.clear()
@@ -234,8 +238,9 @@ class Gate:
 
     async def about(self, cid: CID) -> tuple[Facts, bool] | None:
         """Return what a held release says, and whether this machine's own publisher says it."""
-        held = await self._witness.held(cid)
-        return None if held is None else (held[0], held[0].publisher in await self._own_ids())
+        await self._renew(strict=False)
+        evidence = await self._held_evidence(cid)
+        return None if evidence is None else (evidence.facts, evidence.own)
 
     async def let_in(self, manifest: Manifest, bundles: Sequence[bytes]) -> Manifest:
         """Return a manifest with only those of its files that the policy lets in.
@@ -352,13 +357,12 @@ class Gate:
         known = self._withheld.get(manifest)
         if known is not None:
             return known
-        age, held = self._age, await self._witness.held(manifest)
-        if held is None:
+        age, evidence = self._age, await self._held_evidence(manifest)
+        if evidence is None:
             return frozenset()
         named = await self._store.release_files(manifest)
         files = [File(one.path, one.cid) for one in named]
-        evidence = await self._held_evidence(*held, files=files)
-        evidence = replace(evidence, paths=frozenset(one.path for one in files))
+        evidence = replace(evidence, files=files, paths=frozenset(one.path for one in files))
         policy = self._in_force()
         refused = await trio.to_thread.run_sync(refused_files, policy, evidence)
         found = frozenset(file.cid for file in files if file.path in refused)
@@ -393,13 +397,13 @@ class Gate:
         verdict = await self._standing(manifest)
         if verdict is not None or not path:
             return verdict
-        held = await self._witness.held(manifest)
-        if held is None:
+        evidence = await self._held_evidence(manifest)
+        if evidence is None:
             return None
         finding = (await self._witness.findings()).get(file)
         beside = await self._store.release_files(manifest) if finding and finding.names else []
-        evidence = await self._held_evidence(*held, files=[File(path, file)])
-        evidence = replace(evidence, paths=frozenset(one.path for one in beside))
+        paths = frozenset(one.path for one in beside)
+        evidence = replace(evidence, files=[File(path, file)], paths=paths)
         return refused_files(self._in_force(), evidence).get(path)
 
     async def _standing(self, manifest: CID) -> Verdict | None:
@@ -408,28 +412,41 @@ class Gate:
         known = self._verdicts.get(manifest)
         if known is not None and now < known[0]:
             return known[1]
-        age, held = self._age, await self._witness.held(manifest)
-        if held is None:
+        age, evidence = self._age, await self._held_evidence(manifest)
+        if evidence is None:
             return None
-        found = judge_release(self._in_force(), await self._held_evidence(*held))
+        found = judge_release(self._in_force(), evidence)
         verdict = None if found.admitted else found
         if age == self._age:
             self._verdicts[manifest] = trio.current_time() + JUDGED_FOR, verdict
         return verdict
 
-    async def _held_evidence(
-        self, facts: Facts, payload: bytes, bundles: Sequence[bytes], files: Sequence[File] = ()
-    ) -> Evidence:
-        return await self._witness.evidence(
+    async def _held_evidence(self, manifest: CID) -> Evidence | None:
+        """Return what a held release is judged by, without its files; None if it is not held.
+
+        It is gathered once for all of them: that takes signatures to be checked anew.
+        """
+        known = self._evidences.get(manifest)
+        if known is not None and trio.current_time() < known[0]:
+            return known[1]
+        age, held = self._age, await self._witness.held(manifest)
+        if held is None:
+            return None
+        facts, payload, bundles = held
+        evidence = await self._witness.evidence(
             facts,
             payload,
             bundles,
             self._in_force(),
-            files=files,
             own=facts.publisher in await self._own_ids(),
             seen=True,  # it was let in when it came
             serving=True,
         )
+        if age == self._age:
+            if len(self._evidences) >= MAX_JUDGED:
+                self._evidences.clear()
+            self._evidences[manifest] = trio.current_time() + JUDGED_FOR, evidence
+        return evidence
 
     def _in_force(self) -> Policy:
         assert self._policy is not None  # every way to here has read it

@@ -111,25 +111,15 @@ class Index:
         self._turn = trio.Lock()
         self.suspect = False  # it may say less than the disk: then it is not marked as clean
 
-    async def _run(self, work: Callable[["Transaction"], Awaitable[T]], begin: str) -> T:
-        database = self._database
-
-        async def transaction() -> T:
-            await database.execute_fetchall(begin)
-            try:
-                result = await work(Transaction(database))
-                await database.commit()
-            except BaseException:
-                with suppress(sqlite3.Error):  # SQLite may have rolled back by itself
-                    await database.rollback()
-                raise
-            return result
-
+    async def _run(self, work: Callable[["Transaction"], Awaitable[T]]) -> T:
+        """Have ``work`` done in the event loop of the database, when it is its turn."""
         async with self._turn:
             with trio.CancelScope(shield=True):
                 try:
                     with _sqlite_errors(self._what):
-                        result: T = await self._loop.run_aio_coroutine(transaction())
+                        result: T = await self._loop.run_aio_coroutine(
+                            work(Transaction(self._database))
+                        )
                 except StoreError:
                     self.suspect = True
                     raise
@@ -137,11 +127,24 @@ class Index:
 
     async def write(self, work: Callable[["Transaction"], Awaitable[T]]) -> T:
         """Run ``work`` as one transaction that changes something."""
-        return await self._run(work, "BEGIN IMMEDIATE")
+        database = self._database
+
+        async def change(transaction: Transaction) -> T:
+            await database.execute_fetchall("BEGIN IMMEDIATE")
+            try:
+                result = await work(transaction)
+                await database.commit()
+            except BaseException:
+                with suppress(sqlite3.Error):  # SQLite may have rolled back by itself
+                    await database.rollback()
+                raise
+            return result
+
+        return await self._run(change)
 
     async def ask(self, sql: str, *parameters: object) -> Rows:
-        """Return the rows of one question."""
-        return await self._run(lambda transaction: transaction.run(sql, *parameters), "BEGIN")
+        """Return the rows of one question; one statement is a transaction by itself."""
+        return await self._run(lambda transaction: transaction.run(sql, *parameters))
 
     @contextmanager
     def trailing(self) -> Iterator[None]:

@@ -2,13 +2,16 @@
 
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import trio
 
 from node.store.index import Index, Transaction
 from node.store.retention import Claim
 from p2p.cid import CID
+
+MAX_NAMED: Final = 1 << 16
+"""Files of which it is remembered who names them: some 200 bytes each."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +52,8 @@ class ReleaseRows:
 
     def __init__(self, index: Index) -> None:
         self._index = index
+        self._named: dict[CID, list[tuple[CID, str]]] = {}
+        self._age = 0  # how often the releases have changed
         self.trailing = index.trailing
 
     async def put_release(
@@ -81,6 +86,7 @@ class ReleaseRows:
             )
 
         await self._index.write(work)
+        self._changed()
 
     async def set_release(self, manifest: CID, *, pinned: bool, complete: bool) -> None:
         """Change the two things about a release that change."""
@@ -103,6 +109,11 @@ class ReleaseRows:
             await transaction.many("DELETE FROM releases WHERE manifest = ?", rows)
 
         await self._index.write(work)
+        self._changed()
+
+    def _changed(self) -> None:
+        self._age += 1
+        self._named.clear()
 
     async def releases(self, manifest: CID | None = None) -> list[Release]:
         """Return one release, or all, the latest first."""
@@ -128,13 +139,25 @@ class ReleaseRows:
         return await trio.to_thread.run_sync(read)  # a million take seconds
 
     async def named(self, cid: CID) -> list[tuple[CID, str]]:
-        """Return every release, and the path in it, that names a file; "" is the listing."""
+        """Return every release, and the path in it, that names a file; "" is the listing.
+
+        Several rooms want to know it before each file that is served: it is asked for once.
+        """
+        known = self._named.get(cid)
+        if known is not None:
+            return list(known)
+        age = self._age
         rows = await self._index.ask(
             "SELECT manifest, path FROM release_files JOIN releases ON releases.id = release"
             " WHERE cid = ?1 UNION ALL SELECT manifest, '' FROM releases WHERE listing = ?1",
             bytes(cid),
         )
-        return [(CID.from_bytes(manifest), path) for manifest, path in rows]
+        found = [(CID.from_bytes(manifest), path) for manifest, path in rows]
+        if age == self._age:
+            if len(self._named) >= MAX_NAMED:
+                self._named.clear()
+            self._named[cid] = found
+        return list(found)
 
     async def roots(self, manifests: Collection[CID]) -> set[CID]:
         """Return the directories of these releases."""

@@ -44,7 +44,14 @@ MAX_VALUES: Final = 256
 MAX_VALUE: Final = 512
 """Characters of one value."""
 
-_TEXTS: Final = ("license_name", "license_link", "base_model_relation", "pretty_name")
+_TEXTS: Final = (
+    "license_name",
+    "license_link",
+    "base_model_relation",
+    "pretty_name",
+    "pipeline_tag",
+    "library_name",
+)
 _LISTS: Final = (
     "license",
     "licenses",
@@ -87,6 +94,8 @@ class CardFacts:
     datasets: tuple[str, ...] = ()
     source_datasets: tuple[str, ...] = ()
     pretty_name: str = ""
+    pipeline_tag: str = ""
+    library_name: str = ""
     tags: tuple[str, ...] = ()
     language: tuple[str, ...] = ()
     kind: Literal["model", "dataset", ""] = ""
@@ -129,6 +138,8 @@ def parse_card(data: bytes) -> CardFacts:
         datasets=_texts(values.get("datasets")),
         source_datasets=_sources(_texts(values.get("source_datasets"))),
         pretty_name="".join(_texts(values.get("pretty_name"))[:1]),
+        pipeline_tag="".join(_texts(values.get("pipeline_tag"))[:1]),
+        library_name="".join(_texts(values.get("library_name"))[:1]),
         tags=_texts(values.get("tags")),
         language=_texts(values.get("language")),
         kind=_kind(keys),

@@ -51,6 +51,7 @@ FACTS = CardFacts(
     base_model=("org/base-7b", "org/other.v2"),
     base_model_relation="merge",
     datasets=("squad", "org/words"),
+    pipeline_tag="text-generation",
     tags=("tiny",),
     language=("en", "no"),
     kind="model",

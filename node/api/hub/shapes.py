@@ -26,6 +26,7 @@ def info(repo: str, manifest: Manifest, card: CardFacts, sums: Mapping[str, Sum]
     origin = origin_of(manifest)
     license = (card.license or spdx).lower()
     tags = [*card.tags, *([f"license:{license}"] if license else [])]
+    tags += [one for one in (card.library_name, card.pipeline_tag) if one and one not in tags]
     tags += [f"base_model:{one}" for one in card.base_model]
     tags += [f"dataset:{one}" for one in card.datasets]
     tags.append(f"allod:{manifest.publisher}")
@@ -51,6 +52,8 @@ def info(repo: str, manifest: Manifest, card: CardFacts, sums: Mapping[str, Sum]
     }
     if manifest.kind == "model":
         found["modelId"] = repo
+        found |= {"pipeline_tag": card.pipeline_tag} if card.pipeline_tag else {}
+        found |= {"library_name": card.library_name} if card.library_name else {}
     return found
 
 
@@ -147,6 +150,8 @@ def _card(card: CardFacts, license: str) -> Json:
         "tags": list(card.tags),
         "language": list(card.language),
         "pretty_name": card.pretty_name,
+        "pipeline_tag": card.pipeline_tag,
+        "library_name": card.library_name,
     }
     return {key: value for key, value in found.items() if value}
 

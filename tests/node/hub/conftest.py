@@ -38,6 +38,8 @@ license: apache-2.0
 base_model: org/base
 datasets: [org/words]
 tags: [tiny]
+pipeline_tag: text-generation
+library_name: transformers
 language: [en]
 ---
 # Tiny

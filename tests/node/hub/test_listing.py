@@ -39,6 +39,8 @@ async def test_info(world: World) -> None:
     assert info.card_data.base_model == ["org/base"]
     for tag in ("tiny", "license:apache-2.0", "base_model:org/base", "dataset:org/words"):
         assert tag in (info.tags or ())
+    assert (info.pipeline_tag, info.library_name) == ("text-generation", "transformers")
+    assert {"text-generation", "transformers"} <= set(info.tags or ())
     assert f"allod:{release.manifest.publisher}" in (info.tags or ())
     assert not info.gated
     assert not info.private

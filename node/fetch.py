@@ -110,8 +110,7 @@ async def fetch(params: FetchParams, node: FetchNode, report: Report) -> dict[st
             asked = Asked(yes=params.yes, ask=params.ask, stale=stale)
             result = await _fetch(params, asked, node, publisher, cid, crew, report)
             if params.explain:
-                seen = [_seen(one) for one in crew.members.values()]
-                result["explain"] = explain(crew.trace, seen, trio.current_time())
+                result["explain"] = _explained(crew)
             if named is not None:
                 detail = f"the publisher lists it as {named.path} since {named.added[:10]}"
                 result["checks"].insert(0, {"name": "name", "ok": True, "detail": detail})
@@ -119,9 +118,17 @@ async def fetch(params: FetchParams, node: FetchNode, report: Report) -> dict[st
     except BaseExceptionGroup as group:
         error = culprit(group)  # not except*: what is raised there may be wrapped in a group anew
         if isinstance(error, AllodError):
+            if params.explain:
+                for sentence in _explained(crew)["why"]:
+                    report(Note(sentence))
             raise error from None
         raise
     return result
+
+
+def _explained(crew: Crew) -> dict[str, Any]:
+    seen = [_seen(one) for one in crew.members.values()]
+    return explain(crew.trace, seen, trio.current_time())
 
 
 def _read_reference(params: FetchParams, node: FetchNode) -> tuple[Reference, str | None]:

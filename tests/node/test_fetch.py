@@ -162,6 +162,22 @@ async def test_only_liars_is_an_error_and_nothing_is_kept(
     assert (await world.reader.store.verify()).bad == []
 
 
+async def test_a_fetch_that_fails_is_explained_too(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who asked why gets the sentences before the error: that is when they are needed most."""
+    monkeypatch.setattr("node.crew.LOOKUP_AGAIN", 0.05)
+    world.source(lies=True, lies_about="/ipfs/")
+    for asked in (False, True):
+        world.reader.events.clear()
+        with pytest.raises(NoSources):
+            await world.reader.fetch(world.release.manifest.cid, explain=asked)
+        notes = [event for event in world.reader.events if isinstance(event, Note)]
+        told = [note.text for note in notes if "was left alone" in note.text]
+        assert bool(told) is asked
+    assert told[0].startswith("peer-0 ")
+
+
 async def test_a_stalled_source_holds_nothing_up(world: World) -> None:
     """A source that never sends loses its ranges to one that does."""
     world.source(stalls=True)

@@ -150,9 +150,8 @@ class Address:
             return Reach.NOWHERE
         if self.kind not in ("ip4", "ip6"):
             return Reach.WORLD
-        ip = ipaddress.ip_address(self.host)
-        if isinstance(ip, ipaddress.IPv6Address) and ip.ipv4_mapped is not None:
-            ip = ip.ipv4_mapped
+        ip = ip_of(self.host)
+        assert ip is not None
         if ip.is_unspecified or ip.is_multicast or str(ip) == "255.255.255.255":
             return Reach.NOWHERE
         if ip.is_loopback:
@@ -178,21 +177,30 @@ def check_peer_id(text: str) -> str:
     return text
 
 
-def line_of(host: str) -> str:
-    """Return what an IP address is counted as: itself, or of IPv6 the /64, which is one customer.
+def ip_of(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    """Read an IP address, without its zone; None where it is none.
 
-    An IPv4 address in the clothes of IPv6 is the IPv4 address; what is none comes back as it is.
+    An IPv4 address in the clothes of IPv6 (RFC 4291, 2.5.5.2) is the IPv4 address.
     """
     try:
         ip = ipaddress.ip_address(host.partition("%")[0])
     except ValueError:
+        return None
+    mapped = ip.ipv4_mapped if isinstance(ip, ipaddress.IPv6Address) else None
+    return ip if mapped is None else mapped
+
+
+def line_of(host: str) -> str:
+    """Return what an IP address is counted as: itself, or of IPv6 the /64, which is one customer.
+
+    What is no IP address comes back as it is.
+    """
+    ip = ip_of(host)
+    if ip is None:
         return host
-    if isinstance(ip, ipaddress.IPv6Address):
-        if ip.ipv4_mapped is not None:
-            return str(ip.ipv4_mapped)
-        if not ip.is_loopback:
-            return str(ipaddress.ip_network((ip, 64), strict=False))
-    return str(ip)
+    if ip.version == 4 or ip.is_loopback:
+        return str(ip)
+    return str(ipaddress.ip_network((ip, 64), strict=False))
 
 
 def _named(parts: list[str], text: str) -> str:

@@ -247,7 +247,7 @@ class Host:
         self.on_moved = trio.Event()
 
     def reaches(self, address: Address) -> bool:
-        """Say whether a stranger's hint may be dialled.
+        """Say whether a stranger's hint may be dialled; what a name leads to is asked when it is.
 
         Loopback only if this host is itself on loopback: else a stranger could point us at
         this machine's own services.
@@ -584,7 +584,9 @@ async def open_host(key: SecretKey, settings: HostSettings) -> AsyncIterator[Hos
         security, muxers = session_options(pair)
         upgrader = TransportUpgrader(security, muxers, NEGOTIATE_TIME)
         peer_id = ID.from_pubkey(pair.public_key)
-        async with open_network(peer_id, upgrader, host.book, host.known_addresses) as network:
+        async with open_network(
+            peer_id, upgrader, host.book, host.known_addresses, host.reaches
+        ) as network:
             network.peerstore.add_key_pair(peer_id, pair)
             network.listeners["allod"] = Listener(host.own_addresses)
             network.swarm_key, network.members = settings.swarm_key, settings.members

@@ -37,7 +37,8 @@ from libp2p.utils import varint
 from libp2p.utils.logging import setup_logging
 from multiaddr import Multiaddr  # type: ignore[import-untyped]
 
-from p2p.address import Address
+from p2p.address import Address, line_of
+from p2p.dialling import Reaches, open_tcp
 from p2p.errors import NetworkError
 from p2p.limits import Book
 from p2p.private import protect
@@ -181,6 +182,7 @@ class Network(Swarm):
         upgrader: TransportUpgrader,
         book: Book,
         addresses_of: Callable[[str], Iterable[Address]],
+        reaches: Reaches,
         *,
         nursery: trio.Nursery,
     ) -> None:
@@ -206,6 +208,7 @@ class Network(Swarm):
         """The peers that alone may be connected; none: everybody."""
         self._book = book
         self._addresses_of = addresses_of
+        self._reaches = reaches
         self._dials: dict[ID, trio.Event] = {}
         self._handshakes = 0
         self._by_ip: dict[str, int] = {}
@@ -293,7 +296,7 @@ class Network(Swarm):
 
     async def _connect(self, peer_id: ID, address: Address) -> INetConn:
         if address.relay is None:
-            stream = await trio.open_tcp_stream(address.host, address.port)
+            stream = await open_tcp(address, self._reaches)
             return await self.upgrade(RawConnection(TcpStream(stream), True), peer_id)
         if self.through is None:
             raise SwarmException("this node uses no relays")
@@ -305,7 +308,7 @@ class Network(Swarm):
         Raises SwarmException, OSError or trio.TooSlowError when it does not, within DIAL_TIME.
         """
         with trio.fail_after(DIAL_TIME):
-            stream = await trio.open_tcp_stream(address.host, address.port)
+            stream = await open_tcp(address, self._reaches)
             raw = RawConnection(TcpStream(stream), True)
             try:
                 sealed = protect(raw, self.swarm_key)
@@ -342,7 +345,7 @@ class Network(Swarm):
         ip = ""
         try:
             tcp = TcpStream(stream)
-            ip = (tcp.get_remote_address() or ("", 0))[0]
+            ip = line_of((tcp.get_remote_address() or ("", 0))[0])
             if not ip or not await self.has_room(ip):
                 log.debug("no room for a connection from %s", ip)
                 return
@@ -464,11 +467,15 @@ async def open_network(
     upgrader: TransportUpgrader,
     book: Book,
     addresses_of: Callable[[str], Iterable[Address]],
+    reaches: Reaches,
 ) -> AsyncIterator[Network]:
-    """Run a network; leaving closes all of its connections."""
+    """Run a network; leaving closes all of its connections.
+
+    ``addresses_of`` knows where a peer may answer, ``reaches`` what of it may be dialled.
+    """
     prepare_libp2p()
     async with trio.open_nursery() as nursery:
-        network = Network(peer_id, upgrader, book, addresses_of, nursery=nursery)
+        network = Network(peer_id, upgrader, book, addresses_of, reaches, nursery=nursery)
         try:
             yield network
         finally:

@@ -21,7 +21,7 @@ from typing import Literal
 
 import trio
 
-from p2p.address import Address, Reach
+from p2p.address import Address, Reach, ip_of
 
 Verdict = Literal["public", "private", "unknown"]
 
@@ -43,13 +43,8 @@ MAX_ASKED = 1024
 
 def neighbourhood(host: str) -> str | None:
     """Return the network of a public IP address whose peers count as one; None of another."""
-    try:
-        ip = ipaddress.ip_address(host)
-    except ValueError:
-        return None
-    if isinstance(ip, ipaddress.IPv6Address) and ip.ipv4_mapped is not None:
-        ip = ip.ipv4_mapped
-    if not ip.is_global or ip.is_multicast:
+    ip = ip_of(host)
+    if ip is None or not ip.is_global or ip.is_multicast:
         return None
     width = 16 if ip.version == 4 else 32
     return str(ipaddress.ip_network(f"{ip}/{width}", strict=False))

@@ -49,6 +49,7 @@ PURE = [
 NETWORK = [
     "slim",
     "waiting",
+    "dialling",
     "limits",
     "rates",
     "http",

@@ -16,6 +16,7 @@ from datetime import datetime
 from functools import lru_cache
 from typing import TYPE_CHECKING, Final, Literal
 
+from p2p.address import ip_of
 from p2p.licenses import read_terms
 from p2p.licenses.expressions import choices
 
@@ -194,13 +195,8 @@ def next_month(now: datetime) -> datetime:
 
 def is_near(host: str) -> bool:
     """Say whether an IP address is of this machine or of a local network."""
-    try:
-        address = ipaddress.ip_address(host.partition("%")[0])
-    except ValueError:
-        return False
-    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
-        address = address.ipv4_mapped
-    return any(address in network for network in _NEAR)
+    address = ip_of(host)
+    return address is not None and any(address in network for network in _NEAR)
 
 
 @lru_cache(maxsize=1024)  # a store has many releases and few licences

@@ -17,6 +17,7 @@ import trio
 from p2p.address import Address
 from p2p.buffers import make_buffer
 from p2p.cid import CID
+from p2p.dialling import Reaches, open_tcp
 from p2p.errors import AllodError, PeerFault, PeerGone, PeerRefused
 from p2p.http import parse_content_range
 from p2p.http.client import MAX_INTERIM, MAX_REFUSAL, reason_of, retry_after
@@ -215,7 +216,7 @@ async def run_blocking(
 
 async def open_lane(
     peer: str, offer: Offer, ticket: str, rates: PeerRates, limits: HttpLimits,
-    reaches: Callable[[Address], bool],
+    reaches: Reaches,
 ) -> Lane:  # fmt: skip
     """Open a lane at the first address that answers; PeerGone when none does within 3 s.
 
@@ -226,7 +227,7 @@ async def open_lane(
     addresses = [address for address in offer.addresses if reaches(address)]
     for number, address in enumerate(addresses):
         share = (deadline - trio.current_time()) / (len(addresses) - number)
-        sock = await _dial(address, share)
+        sock = await _dial(address, share, reaches)
         if sock is None:
             continue
         wire = Wire(sock, limits, peer)
@@ -241,10 +242,10 @@ async def open_lane(
     raise PeerGone(f"None of {len(addresses)} addresses of the lane answers.", peer=peer)
 
 
-async def _dial(address: Address, seconds: float) -> socket.socket | None:
+async def _dial(address: Address, seconds: float, reaches: Reaches) -> socket.socket | None:
     with trio.move_on_after(seconds):
         try:
-            stream = await trio.open_tcp_stream(address.host, address.port)
+            stream = await open_tcp(address, reaches)
         except OSError:
             return None
         return socket.socket(fileno=stream.socket.detach())

@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 import h11
 import trio
 
-from p2p.address import Address
+from p2p.address import Address, line_of
 from p2p.errors import AllodError, NotFound, PeerFault, PeerGone, PeerRefused
 from p2p.http import FileBody, Handler, HttpLimits, Request, Response, error_response
 from p2p.http.outlet import open_body
@@ -138,7 +138,7 @@ class LaneServer:
     async def accept(self, stream: trio.SocketStream) -> None:
         """Serve one connection until it ends, if there is room for it."""
         try:
-            address = str(stream.socket.getpeername()[0])
+            address = line_of(str(stream.socket.getpeername()[0]))
         except OSError:  # it has hung up meanwhile
             self.counts["gone"] += 1
             return

@@ -140,7 +140,9 @@ async def test_plaintext_client_is_refused() -> None:
         plain = InsecureTransport(pair)
         upgrader = TransportUpgrader({PLAINTEXT_PROTOCOL_ID: plain}, {})
         own = ID.from_pubkey(pair.public_key)
-        async with open_network(own, upgrader, Book(PeerLimits()), lambda _: ()) as network:
+        async with open_network(
+            own, upgrader, Book(PeerLimits()), lambda _: (), lambda _: True
+        ) as network:
             with pytest.raises(SwarmException, match="security"):
                 await network.dial(ID.from_base58(a.host.peer_id), a.host.own_addresses())
         assert a.host.peers() == []

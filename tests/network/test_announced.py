@@ -16,7 +16,7 @@ async def test_what_is_removed_is_announced_no_more(tmp_path: Path) -> None:
     flags = {"p2p.port": "0", "p2p.listen": "127.0.0.1", "p2p.mdns": "false", "store.reserve": "0"}
     config = load_config(flags, environ={"ALLOD_HOME": str(tmp_path / "home")}, read_file=False)
     files = {"a.bin": noise(3000, 1), "b.bin": noise(2000, 2)}
-    with trio.fail_after(20):
+    with trio.fail_after(60):
         async with open_node(config, network=True) as node:
             release = await publish_into(node.store, write_folder(tmp_path / "files", files))
             cid, discovery = release.manifest.cid, node.discovery

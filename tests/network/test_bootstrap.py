@@ -37,7 +37,7 @@ async def server(home: Path, *words: str) -> AsyncIterator[dict[str, Any]]:
     try:
         async with process.stdout:
             line = b""
-            with trio.fail_after(30):
+            with trio.fail_after(60):
                 while not line.endswith(b"\n"):
                     piece = await process.stdout.receive_some()
                     assert piece, "the server ended before it was ready"

@@ -122,7 +122,7 @@ async def test_what_a_lane_says_in_short_counts_too(tmp_path: Path) -> None:
 
     told = [Address.parse("/ip4/127.0.0.1/tcp/1")]
     door = Door(handler, fault, lambda peer: False, lambda: told)
-    with trio.fail_after(30):
+    with trio.fail_after(60):
         settings = LaneSettings(hosts=("127.0.0.1",))
         async with open_lane_server(door, settings, rates) as lanes:
             offer = lanes.offer("peer", "tls")

@@ -200,7 +200,7 @@ async def test_echo(kinds: tuple[Kind, Kind]) -> None:
 @mixed
 async def test_many_streams(kinds: tuple[Kind, Kind]) -> None:
     """Two hundred streams at once, from each side."""
-    with trio.fail_after(30):
+    with trio.fail_after(60):
         async with joined(kinds) as (near, far), trio.open_nursery() as nursery:
             nursery.start_soon(accept_all, far, echo)
             nursery.start_soon(accept_all, near, echo)
@@ -214,7 +214,7 @@ async def test_many_streams(kinds: tuple[Kind, Kind]) -> None:
 @mixed
 async def test_bulk_both_ways(kinds: tuple[Kind, Kind]) -> None:
     """16 MiB there and 16 MiB back at once, from each side."""
-    with trio.fail_after(30):
+    with trio.fail_after(60):
         async with joined(kinds) as (near, far), trio.open_nursery() as nursery:
             nursery.start_soon(accept_all, far, echo)
             nursery.start_soon(accept_all, near, echo)
@@ -244,7 +244,7 @@ async def test_no_deadlock(run: int) -> None:
 async def test_thousand_streams() -> None:
     """A thousand streams are open at once, and each carries its own bytes."""
     opened: list[MuxStream] = []
-    with trio.fail_after(30):
+    with trio.fail_after(60):
         async with joined() as (near, far), trio.open_nursery() as nursery:
             nursery.start_soon(accept_all, far, echo)
             opened.extend([await near.open_stream() for _ in range(1000)])

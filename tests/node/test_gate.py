@@ -394,7 +394,7 @@ async def test_what_is_refused_is_announced_no_more(made: Makers) -> None:
             self.told.append(("withdraw", frozenset(cids)))
 
     wire: Any = Wire()
-    with trio.fail_after(20):
+    with trio.fail_after(60):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(keep_announced, machine.store, machine.gate, wire)
             await wire.news.wait()
@@ -633,7 +633,7 @@ async def test_subscriptions_are_kept_up_to_date(made: Makers, tmp_path: Path) -
         f"[[subscribe]]\nref = '{cid}'\n" for cid in (release.manifest.cid, policy.manifest.cid)
     ))  # fmt: skip
     assert (await machine.gate.judge(release.manifest, [])).admitted
-    with trio.fail_after(20):
+    with trio.fail_after(60):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(keep_communities, machine)
             while (await machine.gate.judge(release.manifest, [])).admitted:

@@ -118,7 +118,7 @@ def make_world(new_store: Stores, tmp_path: Path) -> Callable[[], Any]:
         giver, taker = await new_store(), await new_store()
         release = await publish_into(giver, write_folder(tmp_path / "tiny", FILES))
         reader = Machine(taker, Keyring(tmp_path / "keys"))
-        with trio.fail_after(30):
+        with trio.fail_after(60):
             async with AsyncExitStack() as stack:
                 yield World(giver, reader, release.manifest.cid, stack)
 

@@ -506,7 +506,7 @@ async def test_what_is_not_for_everybody_is_not_announced(
             publisher_cid(kept.manifest.publisher)
         ]
         wire = Heard()
-        with trio.fail_after(20):
+        with trio.fail_after(60):
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(
                     keep_announced, one.machine.store, one.machine.gate, wire, one.seeding.hidden

@@ -148,7 +148,7 @@ async def test_it_is_announced_no_more(machine: Machine, tmp_path: Path) -> None
     machine.store.publishers.changed.append(lambda publisher: gate.changed())
     manifest = await machine.manifest(first)
     wire: Any = Wire({manifest.cid, manifest.root, manifest.files[0].cid})
-    with trio.fail_after(20):
+    with trio.fail_after(60):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(keep_announced, machine.store, gate, wire)
             await wire.announced.wait()
@@ -164,7 +164,7 @@ async def test_no_change_is_missed_while_announcing(machine: Machine, tmp_path: 
     gate = gate_for(machine.store, machine.keyring, tmp_path / "trust")
     wire: Any = Wire({CID.parse(first["manifest"])})
     wire.meanwhile = gate.changed
-    with trio.fail_after(20):
+    with trio.fail_after(60):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(keep_announced, machine.store, gate, wire)
             await wire.again.wait()

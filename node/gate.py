@@ -53,7 +53,7 @@ CHECK_EVERY: Final = 0.5
 WATCH_EVERY: Final = 2.0
 """Seconds between two looks while there are none: announcements follow the policy too."""
 JUDGED_FOR: Final = 30.0
-"""Seconds for which a verdict on a held release stands: endorsements age, and consent ends."""
+"""Seconds for which the evidence on a held release stands: endorsements age, and consent ends."""
 ANSWERED_FOR: Final = 5.0
 """Seconds for which an answer about a file stands: a release that names it may come, or go."""
 MAX_ANSWERS: Final = 1 << 16
@@ -94,7 +94,7 @@ class Gate:
         self._told = ""
         self._loading = trio.Lock()
         self._evidences: dict[CID, tuple[float, Evidence]] = {}
-        self._verdicts: dict[CID, tuple[float, Verdict | None]] = {}
+        self._verdicts: dict[CID, tuple[Evidence, Verdict | None]] = {}
         self._answers: dict[tuple[CID, str], tuple[float, Verdict | None]] = {}
         self._withheld: dict[CID, frozenset[CID]] = {}
         self._age = 0  # how often everything was to be judged anew
@@ -408,17 +408,15 @@ class Gate:
 
     async def _standing(self, manifest: CID) -> Verdict | None:
         """Judge a held release as a whole; None if it is let in, or is not held."""
-        now = trio.current_time()
-        known = self._verdicts.get(manifest)
-        if known is not None and now < known[0]:
-            return known[1]
-        age, evidence = self._age, await self._held_evidence(manifest)
+        evidence = await self._held_evidence(manifest)
         if evidence is None:
             return None
+        known = self._verdicts.get(manifest)
+        if known is not None and known[0] is evidence:
+            return known[1]
         found = judge_release(self._in_force(), evidence)
         verdict = None if found.admitted else found
-        if age == self._age:
-            self._verdicts[manifest] = trio.current_time() + JUDGED_FOR, verdict
+        self._verdicts[manifest] = evidence, verdict
         return verdict
 
     async def _held_evidence(self, manifest: CID) -> Evidence | None:
@@ -445,6 +443,7 @@ class Gate:
         if age == self._age:
             if len(self._evidences) >= MAX_JUDGED:
                 self._evidences.clear()
+                self._verdicts.clear()
             self._evidences[manifest] = trio.current_time() + JUDGED_FOR, evidence
         return evidence
 

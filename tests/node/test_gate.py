@@ -2,6 +2,7 @@
 
 import json
 import pickle
+from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -17,7 +18,9 @@ from node.gate import CHECK_EVERY, JUDGED_FOR
 from node.keyring import Keyring
 from node.messages import Note
 from node.publisher import Repository
+from node.store.index import Index
 from node.upkeep import keep_announced
+from node.witness import Witness
 from p2p.attest import write_attestation
 from p2p.cid import CID, Codec
 from p2p.envelope import sign_bundle
@@ -684,3 +687,51 @@ async def test_what_is_not_held_is_not_refused(made: Makers) -> None:
     for codec in Codec:
         assert await machine.gate.refuses(CID.of(b"unknown", codec)) is None
     assert await machine.gate.withheld(CID.of(b"unknown", Codec.JSON)) == frozenset()
+
+
+async def test_a_release_is_judged_once_for_all_of_its_files(
+    made: Makers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its signatures are not checked anew for each of thousands of files, nor its names asked."""
+    release, machine, _ = await made({f"{number}.json": b"[%d]" % number for number in range(20)})
+    await machine.fetch(release.manifest.cid)
+    machine.gate.changed()
+    gathered, asked = Counter[str](), Counter[str]()
+    witness, index = Witness.evidence, Index.ask
+
+    async def gather(self: Witness, *args: Any, **more: Any) -> Any:
+        gathered["evidence"] += 1
+        return await witness(self, *args, **more)
+
+    async def ask(self: Index, sql: str, *parameters: object) -> Any:
+        asked["index"] += 1
+        return await index(self, sql, *parameters)
+
+    monkeypatch.setattr(Witness, "evidence", gather)
+    monkeypatch.setattr(Index, "ask", ask)
+    for _ in range(2):
+        for entry in release.manifest.files:
+            assert (await answer(machine, f"/ipfs/{entry.cid}")).status == 200
+            assert await machine.gate.about(release.manifest.cid)
+            assert await machine.store.named(entry.cid) == [(release.manifest.cid, entry.path)]
+    assert gathered["evidence"] == 1
+    assert asked["index"] <= len(release.manifest.files) + 4
+    machine.gate.changed()  # whatever a verdict rests on
+    assert (await answer(machine, f"/ipfs/{release.manifest.files[0].cid}")).status == 200
+    assert gathered["evidence"] == 2
+
+
+async def test_who_names_a_file_is_never_out_of_date(made: Makers, tmp_path: Path) -> None:
+    """A second release that names it, and one that goes, are seen at once."""
+    first, machine, source = await made()
+    shared = {"README.md": FILES["README.md"]}
+    folder = write_folder(tmp_path / "second", shared)
+    second = await publish_into(source.store, folder, name="second")
+    [cid] = [entry.cid for entry in second.manifest.files]
+    assert await machine.store.named(cid) == []
+    for release in (first, second):
+        await machine.fetch(release.manifest.cid)
+    both = {first.manifest.cid, second.manifest.cid}
+    assert {manifest for manifest, _ in await machine.store.named(cid)} == both
+    await machine.store.remove(first.manifest.cid)
+    assert await machine.store.named(cid) == [(second.manifest.cid, "README.md")]

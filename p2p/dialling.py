@@ -6,13 +6,16 @@ resolved here, what it leads to is judged like any other address, and exactly th
 """
 
 import socket
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Iterable
+from functools import partial
+from typing import TypeVar
 
 import trio
 
 from p2p.address import Address
 from p2p.errors import UsageError
 
+T = TypeVar("T")
 Reaches = Callable[[Address], bool]
 """Says whether an IP address may be dialled."""
 
@@ -53,28 +56,48 @@ async def resolve(address: Address) -> list[Address]:
 
 
 async def _first_to_answer(addresses: list[Address]) -> trio.SocketStream:
-    """Try all, the next one a moment after the last or as soon as that failed."""
-    won: list[trio.SocketStream] = []
+    opened: list[trio.SocketStream] = []
     failures: list[OSError] = []
 
-    async def attempt(address: Address, failed: trio.Event) -> None:
+    async def attempt(address: Address) -> None:
         try:
-            stream = await trio.open_tcp_stream(address.host, address.port)
+            opened.append(await trio.open_tcp_stream(address.host, address.port))
         except OSError as exc:
             failures.append(exc)
+            raise
+
+    try:
+        await race([partial(attempt, address) for address in addresses], (OSError,))
+        if not opened:
+            raise failures[0]
+        return opened.pop(0)
+    finally:
+        for late in opened:
+            late.socket.close()
+
+
+async def race(
+    tries: Iterable[Callable[[], Awaitable[T]]], expected: tuple[type[Exception], ...]
+) -> list[T]:
+    """Begin one try a moment after the last, or as soon as that failed; the first success ends it.
+
+    Returns what succeeded: nothing when all tries ended in ``expected`` errors, and more than one
+    when two came in the same moment.
+    """
+    won: list[T] = []
+
+    async def attempt(one: Callable[[], Awaitable[T]], failed: trio.Event) -> None:
+        try:
+            won.append(await one())
+        except expected:
             failed.set()
-            return
-        won.append(stream)
-        nursery.cancel_scope.cancel()
+        else:
+            nursery.cancel_scope.cancel()
 
     async with trio.open_nursery() as nursery:
-        for address in addresses:
+        for one in tries:
             failed = trio.Event()
-            nursery.start_soon(attempt, address, failed)
+            nursery.start_soon(attempt, one, failed)
             with trio.move_on_after(STAGGER):
                 await failed.wait()
-    for late in won[1:]:  # two answered in the same moment
-        await late.aclose()
-    if not won:
-        raise failures[0]
-    return won[0]
+    return won

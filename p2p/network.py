@@ -17,6 +17,7 @@ import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 from typing import Any
 from weakref import WeakSet
 
@@ -38,7 +39,7 @@ from libp2p.utils.logging import setup_logging
 from multiaddr import Multiaddr  # type: ignore[import-untyped]
 
 from p2p.address import Address, line_of
-from p2p.dialling import Reaches, open_tcp
+from p2p.dialling import Reaches, open_tcp, race
 from p2p.errors import NetworkError
 from p2p.limits import Book
 from p2p.private import protect
@@ -46,8 +47,6 @@ from p2p.swarmkey import SwarmKey
 
 log = logging.getLogger(__name__)
 
-DIAL_STAGGER = 0.25
-"""Seconds that one address has before the next is tried beside it (RFC 8305)."""
 DIAL_TIME = 10.0
 """Seconds for one address: connect, authenticate, multiplex."""
 MAX_DIAL_ADDRESSES = 16
@@ -70,6 +69,8 @@ SHARE_PORT = (
     *([socket.SO_REUSEPORT] if hasattr(socket, "SO_REUSEPORT") else []),
 )
 """What lets several sockets of one program use a port; a listener of ours has it never."""
+NO_ANSWER = (SwarmException, NetworkError, OSError, trio.TooSlowError)
+"""What an address raises at which this peer does not answer."""
 CONNECTIONS_PER_PEER = 8
 """Connections of one peer: two dials that cross make two; a client has a few more at worst."""
 
@@ -268,26 +269,16 @@ class Network(Swarm):
 
     async def _race(self, peer_id: ID, addresses: list[Address]) -> None:
         failures: list[str] = []
-        won: list[INetConn] = []
 
-        async def attempt(address: Address, failed: trio.Event) -> None:
+        async def attempt(address: Address) -> INetConn:
             try:
                 with trio.fail_after(DIAL_TIME):
-                    conn = await self._connect(peer_id, address)
-            except (SwarmException, NetworkError, OSError, trio.TooSlowError) as exc:
+                    return await self._connect(peer_id, address)
+            except NO_ANSWER as exc:
                 failures.append(f"{address}: {str(exc) or type(exc).__name__}")
-                failed.set()
-                return
-            won.append(conn)
-            nursery.cancel_scope.cancel()
+                raise
 
-        async with trio.open_nursery() as nursery:
-            for address in addresses:
-                failed = trio.Event()
-                nursery.start_soon(attempt, address, failed)
-                with trio.move_on_after(DIAL_STAGGER):
-                    await failed.wait()
-        if not won:
+        if not await race([partial(attempt, address) for address in addresses], NO_ANSWER):
             raise SwarmDialAllFailedError(
                 "; ".join(failures) or f"no address of {peer_id} is known",
                 peer_id=peer_id,

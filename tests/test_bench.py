@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 
+@pytest.mark.long
 @pytest.mark.timeout(400)
 def test_the_bench_writes_its_file(tmp_path: Path) -> None:
     """A tiny run of Allod alone gives machine, rows and ratios, and the tables on stdout."""

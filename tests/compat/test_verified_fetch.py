@@ -46,6 +46,7 @@ def told(status: int, data: bytes) -> dict[str, Any]:
     return {"status": status, "size": len(data), "sha256": hashlib.sha256(data).hexdigest()}
 
 
+@pytest.mark.long
 async def test_verified_fetch_reads_a_release(tmp_path: Path) -> None:
     """Files by path and by CID, a range over the border of two leaves; curl reads the same."""
     await trio.to_thread.run_sync(partial(install_or_skip, FOLDER))

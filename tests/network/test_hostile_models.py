@@ -87,7 +87,7 @@ async def attacker(tmp_path: Path, build: Callable[[Path], None]) -> Person:
         pytest.param(with_code, 5, "auto_map", marks=pytest.mark.long),
         (with_pickle, 5, "pickle"),
         (loops, 1, "within 6 s"),
-        (doubles, 1, ""),
+        pytest.param(doubles, 1, "", marks=pytest.mark.long),
     ],
 )
 async def test_it_is_refused_and_the_node_goes_on(

@@ -122,6 +122,7 @@ async def beside(tmp_path: Path, folder: Path, *kinds: str) -> Bad:
         return Bad(answer, fetch.tail(), {kind: node.peer for kind, node in bad.items()})
 
 
+@pytest.mark.long
 @pytest.mark.timeout(300)
 async def test_one_lies_one_stalls_one_dies(tmp_path: Path, folder: Path) -> None:
     """The fetch goes through beside them; the liar is banned and named, and nothing wrong stays."""
@@ -185,6 +186,7 @@ async def test_a_share_link_alone_is_enough(tmp_path: Path, folder: Path) -> Non
         assert again["manifest"] == release["manifest"]
 
 
+@pytest.mark.long
 async def test_a_partial_holder_serves_what_it_has(tmp_path: Path, folder: Path) -> None:
     """Whoever is still fetching is a source already."""
     with trio.fail_after(100):

@@ -37,6 +37,7 @@ async def status_of(node: Node, path: str) -> tuple[int, str]:
     return await trio.to_thread.run_sync(get)
 
 
+@pytest.mark.long
 async def test_a_denied_file_is_not_served_while_the_others_are(
     tmp_path: Path, folder: Path
 ) -> None:

@@ -53,13 +53,13 @@ CHECK_EVERY: Final = 0.5
 WATCH_EVERY: Final = 2.0
 """Seconds between two looks while there are none: announcements follow the policy too."""
 JUDGED_FOR: Final = 30.0
-"""Seconds for which the evidence on a held release stands: endorsements age, and consent ends."""
+"""Seconds for which a verdict on a held release stands: endorsements age, and consent ends."""
 ANSWERED_FOR: Final = 5.0
 """Seconds for which an answer about a file stands: a release that names it may come, or go."""
 MAX_ANSWERS: Final = 1 << 16
 """Answers that are kept: some 200 bytes each."""
 MAX_JUDGED: Final = 4096
-"""Held releases whose evidence is kept: some KiB each."""
+"""Held releases that are remembered as judged: some KiB each."""
 MAX_SEEN: Final = 100_000
 """Publishers that are remembered as seen."""
 MAX_SEEN_FILE: Final = 32 << 20
@@ -79,6 +79,15 @@ class Asked:
     stale: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class _Judged:
+    """What was made of a held release: why it is not given, if it is not, and on what grounds."""
+
+    until: float
+    verdict: Verdict | None
+    evidence: Evidence
+
+
 class Gate:
     """Judges for one node; ``state`` is the folder in which it remembers publishers and files."""
 
@@ -93,8 +102,7 @@ class Gate:
         self._checked = -CHECK_EVERY
         self._told = ""
         self._loading = trio.Lock()
-        self._evidences: dict[CID, tuple[float, Evidence]] = {}
-        self._verdicts: dict[CID, tuple[Evidence, Verdict | None]] = {}
+        self._judged: dict[CID, _Judged] = {}
         self._answers: dict[tuple[CID, str], tuple[float, Verdict | None]] = {}
         self._withheld: dict[CID, frozenset[CID]] = {}
         self._age = 0  # how often everything was to be judged anew
@@ -147,8 +155,8 @@ class Gate:
     def changed(self) -> None:
         """Judge everything anew: the policy, or what publishers or others say, has changed."""
         self._age += 1
-        self._evidences.clear()
-        self._verdicts.clear()
+        self._judged.clear()
+        self._own = -JUDGED_FOR, frozenset()
         self._answers.clear()
         self._withheld.clear()
         self._changed.set()
@@ -237,10 +245,13 @@ class Gate:
         return await trio.to_thread.run_sync(judge, policy, evidence)
 
     async def about(self, cid: CID) -> tuple[Facts, bool] | None:
-        """Return what a held release says, and whether this machine's own publisher says it."""
+        """Return what a held release says, and whether this machine's own publisher says it.
+
+        One that has just gone may still be known.
+        """
         await self._renew(strict=False)
-        evidence = await self._held_evidence(cid)
-        return None if evidence is None else (evidence.facts, evidence.own)
+        judged = await self._judge_held(cid)
+        return None if judged is None else (judged.evidence.facts, judged.evidence.own)
 
     async def let_in(self, manifest: Manifest, bundles: Sequence[bytes]) -> Manifest:
         """Return a manifest with only those of its files that the policy lets in.
@@ -357,16 +368,17 @@ class Gate:
         known = self._withheld.get(manifest)
         if known is not None:
             return known
-        age, evidence = self._age, await self._held_evidence(manifest)
-        if evidence is None:
+        age, judged = self._age, await self._judge_held(manifest)
+        if judged is None:
             return frozenset()
         named = await self._store.release_files(manifest)
         files = [File(one.path, one.cid) for one in named]
-        evidence = replace(evidence, files=files, paths=frozenset(one.path for one in files))
+        paths = frozenset(one.path for one in files)
+        evidence = replace(judged.evidence, files=files, paths=paths)
         policy = self._in_force()
         refused = await trio.to_thread.run_sync(refused_files, policy, evidence)
         found = frozenset(file.cid for file in files if file.path in refused)
-        if age == self._age:
+        if age == self._age and files:  # else it has just gone, or is just being recorded
             self._withheld[manifest] = found
         return found
 
@@ -375,7 +387,8 @@ class Gate:
         if verdict is not None or path:
             return verdict
         if cid.codec is Codec.JSON:
-            return await self._standing(cid)
+            judged = await self._judge_held(cid)
+            return None if judged is None else judged.verdict
         named = await self._store.named(cid)
         if named:
             return self._first([await self._named(cid, *one) for one in named])
@@ -394,40 +407,26 @@ class Gate:
 
     async def _named(self, file: CID, manifest: CID, path: str) -> Verdict | None:
         """Judge a file as that which a release has at ``path``; "" for its folder or listing."""
-        verdict = await self._standing(manifest)
-        if verdict is not None or not path:
-            return verdict
-        evidence = await self._held_evidence(manifest)
-        if evidence is None:
+        judged = await self._judge_held(manifest)
+        if judged is None:
             return None
+        if judged.verdict is not None or not path:
+            return judged.verdict
         finding = (await self._witness.findings()).get(file)
         beside = await self._store.release_files(manifest) if finding and finding.names else []
         paths = frozenset(one.path for one in beside)
-        evidence = replace(evidence, files=[File(path, file)], paths=paths)
+        evidence = replace(judged.evidence, files=[File(path, file)], paths=paths)
         return refused_files(self._in_force(), evidence).get(path)
 
-    async def _standing(self, manifest: CID) -> Verdict | None:
-        """Judge a held release as a whole; None if it is let in, or is not held."""
-        evidence = await self._held_evidence(manifest)
-        if evidence is None:
-            return None
-        known = self._verdicts.get(manifest)
-        if known is not None and known[0] is evidence:
-            return known[1]
-        found = judge_release(self._in_force(), evidence)
-        verdict = None if found.admitted else found
-        self._verdicts[manifest] = evidence, verdict
-        return verdict
+    async def _judge_held(self, manifest: CID) -> _Judged | None:
+        """Judge a held release as a whole; None if it is not held.
 
-    async def _held_evidence(self, manifest: CID) -> Evidence | None:
-        """Return what a held release is judged by, without its files; None if it is not held.
-
-        It is gathered once for all of them: that takes signatures to be checked anew.
+        It is done once for all of its files: signatures are checked anew for it.
         """
-        known = self._evidences.get(manifest)
-        if known is not None and trio.current_time() < known[0]:
-            return known[1]
-        age, held = self._age, await self._witness.held(manifest)
+        known = self._judged.get(manifest)
+        if known is not None and trio.current_time() < known.until:
+            return known
+        age, policy, held = self._age, self._in_force(), await self._witness.held(manifest)
         if held is None:
             return None
         facts, payload, bundles = held
@@ -435,17 +434,21 @@ class Gate:
             facts,
             payload,
             bundles,
-            self._in_force(),
+            policy,
             own=facts.publisher in await self._own_ids(),
             seen=True,  # it was let in when it came
             serving=True,
         )
+        found = judge_release(policy, evidence)
+        verdict = None if found.admitted else found
+        # The chain, which may be long, has done its work: no single file is judged by it.
+        until = trio.current_time() + JUDGED_FOR
+        judged = _Judged(until, verdict, replace(evidence, chain=()))
         if age == self._age:
-            if len(self._evidences) >= MAX_JUDGED:
-                self._evidences.clear()
-                self._verdicts.clear()
-            self._evidences[manifest] = trio.current_time() + JUDGED_FOR, evidence
-        return evidence
+            if len(self._judged) >= MAX_JUDGED:
+                self._judged.clear()
+            self._judged[manifest] = judged
+        return judged
 
     def _in_force(self) -> Policy:
         assert self._policy is not None  # every way to here has read it

@@ -34,9 +34,15 @@ class _Body:
         self._send = send
         self._nursery = nursery
         self._ended = trio.Event()
+        self._turn = trio.Lock()
+        self._gone = False
 
     async def receive(self) -> Message:
-        message = await self._receive()
+        async with self._turn:
+            if self._gone:  # hypercorn says it once, and more than one reader may wait for it
+                return {"type": "http.disconnect"}
+            message = await self._receive()
+            self._gone = message["type"] == "http.disconnect"
         if message["type"] != "http.request" or not message.get("more_body", False):
             self._ended.set()
         return message

@@ -11,7 +11,9 @@ from node.store.retention import Claim
 from p2p.cid import CID
 
 MAX_NAMED: Final = 1 << 16
-"""Files of which it is remembered who names them: some 200 bytes each."""
+"""Files of which it is remembered who names them: some 200 bytes for each release that does."""
+FEW: Final = 16
+"""Releases up to which that is remembered of a file: few files are in more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,7 +155,7 @@ class ReleaseRows:
             bytes(cid),
         )
         found = [(CID.from_bytes(manifest), path) for manifest, path in rows]
-        if age == self._age:
+        if age == self._age and len(found) <= FEW:
             if len(self._named) >= MAX_NAMED:
                 self._named.clear()
             self._named[cid] = found

@@ -735,3 +735,19 @@ async def test_who_names_a_file_is_never_out_of_date(made: Makers, tmp_path: Pat
     assert {manifest for manifest, _ in await machine.store.named(cid)} == both
     await machine.store.remove(first.manifest.cid)
     assert await machine.store.named(cid) == [(second.manifest.cid, "README.md")]
+
+
+async def test_what_is_kept_back_is_not_forgotten_with_a_release(made: Makers) -> None:
+    """One that goes and comes again within the time for which a verdict stands."""
+    release, machine, _ = await made()
+    cid = release.manifest.cid
+    denied = next(one.cid for one in release.manifest.files if one.path == "config.json")
+    await machine.fetch(cid)
+    await trusting.deny(machine, str(denied), "it is harmful")
+    assert await machine.gate.withheld(cid) == {denied}
+    machine.gate.changed()
+    assert await machine.gate.refuses(cid) is None
+    await machine.store.remove(cid)
+    assert await machine.gate.withheld(cid) == frozenset()
+    await machine.fetch(cid, exclude=("config.json",))
+    assert await machine.gate.withheld(cid) == {denied}

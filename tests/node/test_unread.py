@@ -5,6 +5,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
 import trio
 from starlette.types import Message, Receive, Scope, Send
 from trio.testing import MockClock
@@ -120,6 +121,32 @@ async def test_another_reader_may_find_the_end(autojump_clock: MockClock) -> Non
         await asked.body(b"", more=False)
     assert trio.current_time() == 0
     assert asked.headers == []
+
+
+@pytest.mark.parametrize("answers", ["soon", "until they hang up"])
+async def test_two_may_wait_for_a_client_to_hang_up(
+    autojump_clock: MockClock, answers: str
+) -> None:
+    """The application watches too, as answers in pieces do: nobody waits for ever."""
+
+    async def streaming(scope: Scope, receive: Receive, send: Send) -> None:
+        async def watch() -> None:
+            while (await receive())["type"] != "http.disconnect":
+                pass
+            nursery.cancel_scope.cancel()
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(watch)
+            await refuse(scope, receive, send)
+            if answers != "soon":
+                await trio.sleep_forever()
+
+    with trio.fail_after(60):
+        async with asking(streaming) as asked:
+            await asked.body(b"x", more=True)
+            await asked.began.wait()
+            await asked.hang_up()
+    assert asked.headers == [(b"connection", b"close")]
 
 
 async def test_a_body_that_comes_after_the_question_costs_no_connection(tmp_path: Path) -> None:

@@ -193,12 +193,12 @@ def ip_of(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
 def line_of(host: str) -> str:
     """Return what an IP address is counted as: itself, or of IPv6 the /64, which is one customer.
 
-    On a local network, and with what is no IP address, each counts by itself.
+    What is no IP address comes back as it is.
     """
     ip = ip_of(host)
     if ip is None:
         return host
-    if ip.version == 4 or not ip.is_global:
+    if ip.version == 4 or ip.is_loopback:
         return str(ip)
     return str(ipaddress.ip_network((ip, 64), strict=False))
 

@@ -8,14 +8,12 @@ resolved here, what it leads to is judged like any other address, and exactly th
 import socket
 from collections.abc import Awaitable, Callable, Iterable
 from functools import partial
-from typing import TypeVar
 
 import trio
 
 from p2p.address import Address
 from p2p.errors import UsageError
 
-T = TypeVar("T")
 Reaches = Callable[[Address], bool]
 """Says whether an IP address may be dialled."""
 
@@ -67,8 +65,7 @@ async def _first_to_answer(addresses: list[Address]) -> trio.SocketStream:
             raise
 
     try:
-        await race([partial(attempt, address) for address in addresses], (OSError,))
-        if not opened:
+        if not await race([partial(attempt, address) for address in addresses], (OSError,)):
             raise failures[0]
         return opened.pop(0)
     finally:
@@ -77,21 +74,22 @@ async def _first_to_answer(addresses: list[Address]) -> trio.SocketStream:
 
 
 async def race(
-    tries: Iterable[Callable[[], Awaitable[T]]], expected: tuple[type[Exception], ...]
-) -> list[T]:
+    tries: Iterable[Callable[[], Awaitable[object]]], expected: tuple[type[Exception], ...]
+) -> bool:
     """Begin one try a moment after the last, or as soon as that failed; the first success ends it.
 
-    Returns what succeeded: nothing when all tries ended in ``expected`` errors, and more than one
-    when two came in the same moment.
+    Whether there was one: all may end in ``expected`` errors. Two may succeed in the same moment.
     """
-    won: list[T] = []
+    won = False
 
-    async def attempt(one: Callable[[], Awaitable[T]], failed: trio.Event) -> None:
+    async def attempt(one: Callable[[], Awaitable[object]], failed: trio.Event) -> None:
+        nonlocal won
         try:
-            won.append(await one())
+            await one()
         except expected:
             failed.set()
         else:
+            won = True
             nursery.cancel_scope.cancel()
 
     async with trio.open_nursery() as nursery:

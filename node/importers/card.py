@@ -132,14 +132,14 @@ def parse_card(data: bytes) -> CardFacts:
     return CardFacts(
         license=_joined(licenses),
         license_name="".join(names[:1]),
-        license_link="".join(_texts(values.get("license_link"))[:1]),
+        license_link=_text(values.get("license_link")),
         base_model=_texts(values.get("base_model")),
-        base_model_relation="".join(_texts(values.get("base_model_relation"))[:1]),
+        base_model_relation=_text(values.get("base_model_relation")),
         datasets=_texts(values.get("datasets")),
         source_datasets=_sources(_texts(values.get("source_datasets"))),
-        pretty_name="".join(_texts(values.get("pretty_name"))[:1]),
-        pipeline_tag="".join(_texts(values.get("pipeline_tag"))[:1]),
-        library_name="".join(_texts(values.get("library_name"))[:1]),
+        pretty_name=_text(values.get("pretty_name")),
+        pipeline_tag=_text(values.get("pipeline_tag")),
+        library_name=_text(values.get("library_name")),
         tags=_texts(values.get("tags")),
         language=_texts(values.get("language")),
         kind=_kind(keys),
@@ -211,6 +211,11 @@ def _texts(value: object) -> tuple[str, ...]:
     values = value if isinstance(value, list) else [value]
     texts = (" ".join(one.split()) for one in values if isinstance(one, str))
     return tuple(text for text in texts if text and len(text) <= MAX_VALUE)[:MAX_VALUES]
+
+
+def _text(value: object) -> str:
+    """Return the first text of a key that has one or a list, or nothing."""
+    return next(iter(_texts(value)), "")
 
 
 def _joined(licenses: list[str]) -> str:

@@ -1,6 +1,6 @@
 """A request that is answered without its body having been read: the connection stays usable."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,6 @@ from node.api.unread import REST, REST_TIME, with_rest_read
 from tests.node.door import request, serving
 
 SCOPE: Scope = {"type": "http"}
-Chunk = Callable[..., Awaitable[None]]
 
 
 async def refuse(scope: Scope, receive: Receive, send: Send) -> None:

@@ -116,6 +116,14 @@ async def test_the_home_gets_another_place_when_the_relay_comes_back() -> None:
         taken = town.relays.relay.counts["places"]
         await town.relay.disconnect(town.home.peer_id)
         await until(lambda: town.relays.relay.counts["places"] > taken)
+        # What the home dialled while the old connection was still closing may be closed with it:
+        # then it dials once more.
+        await until(
+            lambda: (
+                town.home.peer_id in town.relays.relay.places
+                and bool(town.relay.hosts_of(town.home.peer_id))
+            )
+        )
         assert await town.caller.connect(str(await town.circuit())) == town.home.peer_id
 
 

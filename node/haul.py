@@ -1,7 +1,7 @@
 """How one worker of a fetch gets its bytes: by lane where there is one, else by stream.
 
 A thread receives a leaf, verifies it, writes it, and goes on to the next: the payload never touches
-trio's thread, which only hears, a few MiB at a time, how far the thread has come.
+trio's thread, which only hears, some times a second, how far the thread has come.
 What the scheduler decides meanwhile the thread reads off the task: where it stops is one number.
 
 A worker waits a moment for its first lane, so that nearly all goes by it; where opening takes
@@ -25,8 +25,7 @@ if TYPE_CHECKING:  # they bring libp2p, which takes more than a second to import
     from p2p.sources import Session, Source
 
 LANE_PATIENCE = 0.5  # seconds a worker waits for its first lane: four round trips of a far peer
-REPORT = 4 << 20  # bytes between two reports of the thread to trio's
-REPORT_TIME = 0.2  # seconds between two on a slow line: else the scheduler takes it for a dead one
+REPORT_TIME = 0.1  # seconds between two reports of the thread to trio's: each holds up both
 
 
 @asynccontextmanager
@@ -115,7 +114,7 @@ async def haul(lane: "Lane", partial: Partial, task: Task, report: Callable[[int
         at = told = task.position
         end = task.stop
         begin, stop = outline.span(at, end)
-        size, due = 0, time.monotonic() + REPORT_TIME  # since, and until, a report
+        due = time.monotonic() + REPORT_TIME
         buffer = lane.buffer
         lane.ask((outline.root, begin, stop))
         lane.answer()
@@ -133,11 +132,10 @@ async def haul(lane: "Lane", partial: Partial, task: Task, report: Callable[[int
                     raise BadBytes(
                         f"Leaf {bad} of {outline.root} came with wrong bytes.", peer=lane.peer
                     )
-                size += stop - begin
                 begin = stop
-                if size >= REPORT or time.monotonic() >= due:
+                if time.monotonic() >= due:
                     token.run_sync_soon(tell, told, at)
-                    told, size, due = at, 0, time.monotonic() + REPORT_TIME
+                    told, due = at, time.monotonic() + REPORT_TIME
         finally:
             if at > told:
                 token.run_sync_soon(tell, told, at)

@@ -130,7 +130,7 @@ class Wire:
         try:
             self._sock.settimeout(self.limits.stall)
             while done < size:
-                count = receive(view[done:])
+                count = receive(view[done:], size - done)  # ssl looks into a view for its size
                 if not count:
                     raise self.gone()
                 done += count

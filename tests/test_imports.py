@@ -163,6 +163,7 @@ NODE = [
     "api.public",
     "api.origins",
     "api.unread",
+    "api.outbox",
     "api.loopback",
     "api.page",
     "api.metrics",

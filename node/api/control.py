@@ -15,7 +15,6 @@ Host and Origin are the guard's business (``loopback``). Knows operations by the
 
 import logging
 from collections.abc import Mapping
-from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -26,12 +25,11 @@ from starlette.routing import BaseRoute, Route
 from starlette.types import Receive, Scope, Send
 
 from node.api.loopback import answer_and_close, check_token, refusal
+from node.api.outbox import Outbox
 from node.jobs import subject_of
 from node.messages import (
     MAX_REQUEST,
-    Event,
     Failure,
-    Message,
     Result,
     decode_request,
     encode,
@@ -41,7 +39,6 @@ from p2p.errors import AllodError, Busy
 
 BODY_TIMEOUT = 10.0  # seconds for at most 1 MiB over loopback
 HEARTBEAT = 10.0  # seconds of silence before a blank line; the client gives up after six of them
-EVENT_BUFFER = 256  # events that wait for a slow reader; more are dropped, a result never is
 
 _log = logging.getLogger(__name__)
 
@@ -146,23 +143,17 @@ async def _run(
     node: Node, operation: Operation[Any], params: object, receive: Receive, send: Send
 ) -> None:
     """Stream the events of one operation and its end; cancelled when the client leaves."""
-    outbox, inbox = trio.open_memory_channel[Message](EVENT_BUFFER)
-
-    def listen(event: Event) -> None:
-        with suppress(trio.WouldBlock, trio.ClosedResourceError):
-            outbox.send_nowait(event)
+    outbox = Outbox()
 
     async def work() -> None:
-        end: Message
-        async with outbox:
-            try:
-                end = Result(await perform(node, operation, params, listen))
-            # The one boundary of this door: a bug in one operation must not end the node.
-            except Exception as exc:
-                end = Failure.of_any(exc)
-                if end.code == "OTHER":
-                    _log.exception("operation %s failed", operation.name)
-            await outbox.send(end)
+        try:
+            end: Result | Failure = Result(await perform(node, operation, params, outbox.put))
+        # The one boundary of this door: a bug in one operation must not end the node.
+        except Exception as exc:
+            end = Failure.of_any(exc)
+            if end.code == "OTHER":
+                _log.exception("operation %s failed", operation.name)
+        outbox.end(end)
 
     ended = False
     async with trio.open_nursery() as nursery:
@@ -188,10 +179,10 @@ async def _run(
         while True:
             line = b"\n"
             with trio.move_on_after(HEARTBEAT):
-                try:
-                    line = encode(await inbox.receive())
-                except trio.EndOfChannel:
+                message = await outbox.take()
+                if message is None:
                     break
+                line = encode(message)
             await send({"type": "http.response.body", "body": line, "more_body": True})
         ended = True
         await send({"type": "http.response.body", "body": b"", "more_body": False})

@@ -68,9 +68,7 @@ class Held:
     @property
     def size(self) -> int:
         """Bytes of the metadata."""
-        metadata = self.metadata
-        parts = (*metadata.roots, metadata.timestamp, metadata.snapshot, metadata.targets)
-        return sum(map(len, parts))
+        return self.metadata.size
 
 
 class Publishers:

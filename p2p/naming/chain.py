@@ -23,6 +23,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any, Final, TypeVar
 
 from tuf.api.exceptions import (
@@ -60,6 +61,11 @@ MAX_KEYS: Final = 64
 """Keys of one root: a large organisation's. Each may cost two checks of a signature."""
 MAX_VALUES: Final = 1 << 19
 """Values in one file: python-tuf looks at each several times. A release has some fifteen."""
+MAX_SHORT: Final = 32 << 10
+"""Bytes of metadata that is remembered as verified: some twenty releases. Read it takes ten times
+as much memory. Who publishes asks five times in a row about what was said and what is said now."""
+REMEMBERED: Final = 8
+"""Of how many that is remembered."""
 
 _ALWAYS: Final = datetime.min.replace(tzinfo=UTC)  # a time at which nothing has expired
 _HEX_KEY: Final = re.compile("[0-9a-f]{64}")
@@ -94,7 +100,11 @@ class Chain:
 
 
 def verify(publisher: str, metadata: Metadata) -> Chain:
-    """Verify all of it, whatever the time is."""
+    """Verify all of it, whatever the time is; what is short is remembered for a while."""
+    return (_verify_short if metadata.size <= MAX_SHORT else _verify)(publisher, metadata)
+
+
+def _verify(publisher: str, metadata: Metadata) -> Chain:
     trusted, roots = _trust(publisher, metadata.roots)
     root = roots[-1]
     _, timestamp = _open(Timestamp, metadata.timestamp, MAX_TIMESTAMP, "timestamp", [root])
@@ -111,6 +121,9 @@ def verify(publisher: str, metadata: Metadata) -> Chain:
         trusted.update_snapshot(metadata.snapshot)
         trusted.update_targets(metadata.targets)
     return Chain(metadata, roots, timestamp, snapshot, targets)
+
+
+_verify_short = lru_cache(maxsize=REMEMBERED)(_verify)
 
 
 def verify_roots(publisher: str, roots: tuple[bytes, ...]) -> tuple[Root, ...]:

@@ -52,6 +52,11 @@ class Metadata:
     snapshot: bytes
     targets: bytes
 
+    @property
+    def size(self) -> int:
+        """Bytes of all files."""
+        return sum(map(len, (*self.roots, self.timestamp, self.snapshot, self.targets)))
+
 
 def publisher_of_root(first_root: bytes) -> str:
     """Return the id of the publisher that begins with this root: the CID of its very bytes."""

@@ -11,7 +11,6 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from typing import TypeVar
 
-import h11
 import trio
 
 from p2p.address import Address
@@ -20,8 +19,9 @@ from p2p.cid import CID
 from p2p.dialling import Reaches, open_tcp
 from p2p.errors import AllodError, PeerFault, PeerGone, PeerRefused
 from p2p.http import parse_content_range
-from p2p.http.client import MAX_INTERIM, MAX_REFUSAL, reason_of, retry_after
+from p2p.http.client import MAX_REFUSAL, reason_of, retry_after
 from p2p.http.messages import HttpLimits
+from p2p.lane.heads import END, read_head
 from p2p.lane.offer import HEADER, Offer
 from p2p.lane.wire import Wire
 from p2p.rates import PeerRates
@@ -138,45 +138,28 @@ class Lane:
 
     def _head(self) -> tuple[int, Mapping[str, str]]:
         """Read the head of an answer: status and headers; what came beyond it is kept."""
-        conn = h11.Connection(h11.CLIENT, max_incomplete_event_size=self._wire.limits.max_head)
-        conn.send(h11.Request(method="GET", target="/", headers=[("host", "allod")]))
-        conn.send(h11.EndOfMessage())
-        answer = self._response(conn)
-        said = {name.decode("ascii"): value.decode("latin-1") for name, value in answer.headers}
-        if "content-length" not in said:
-            raise PeerFault("Expected a body of known length on a lane.", peer=self.peer)
-        self._left = int(said["content-length"])  # h11 has checked that it is a number
-        self._rest = memoryview(conn.trailing_data[0])
-        if not self._asked and len(self._rest) > self._left:
-            raise PeerFault("More came than the answer's length.", peer=self.peer)
-        self.usable = not self._left and not self._asked
-        return answer.status_code, said
-
-    def _response(self, conn: h11.Connection) -> h11.Response:
+        data = bytes(self._rest)
         deadline = time.monotonic() + self._wire.limits.stall
-        interim, ended = 0, False
-        if self._rest:  # to h11, no bytes are the end
-            conn.receive_data(bytes(self._rest))
-        while True:
-            try:
-                event = conn.next_event()
-            except h11.RemoteProtocolError as exc:
-                if ended:
-                    raise self._wire.gone() from exc
-                raise PeerFault(f"Expected an HTTP answer, came: {exc}.", peer=self.peer) from exc
-            if isinstance(event, h11.Response):
-                return event
-            if isinstance(event, h11.InformationalResponse) and interim < MAX_INTERIM:
-                interim += 1
-                continue
-            if event is not h11.NEED_DATA:
-                raise PeerGone("Expected an answer, the peer closed the lane.", peer=self.peer)
+        while END not in data:
+            if len(data) >= self._wire.limits.max_head:
+                raise PeerFault("Expected an HTTP answer, its head does not end.", peer=self.peer)
             left = deadline - time.monotonic()
             if left <= 0:
                 raise self._wire.gone(TimeoutError())
             count = self._wire.receive(self._room, left)
-            ended = not count
-            conn.receive_data(bytes(self._room[:count]))
+            if not count:
+                raise PeerGone("Expected an answer, the peer closed the lane.", peer=self.peer)
+            data += self._room[:count]
+        status, said, length = read_head(data, self.peer)
+        size = said.get("content-length", "")
+        if not (size.isascii() and size.isdecimal() and len(size) < 20):
+            raise PeerFault("Expected a body of known length on a lane.", peer=self.peer)
+        self._left = int(size)
+        self._rest = memoryview(data)[length:]
+        if not self._asked and len(self._rest) > self._left:
+            raise PeerFault("More came than the answer's length.", peer=self.peer)
+        self.usable = not self._left and not self._asked
+        return status, said
 
     # -- trio's side
 

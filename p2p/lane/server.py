@@ -14,26 +14,29 @@ import secrets
 import socket
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import h11
 import trio
 
 from p2p.address import Address, line_of
-from p2p.errors import AllodError, NotFound, PeerFault, PeerGone, PeerRefused
+from p2p.errors import AllodError, NotFound, PeerGone, PeerRefused
 from p2p.http import FileBody, Handler, HttpLimits, Request, Response, error_response
 from p2p.http.outlet import open_body
-from p2p.http.server import split_target
 from p2p.lane.client import run_blocking
+from p2p.lane.heads import Heads, headers_of, request_of, write_head
 from p2p.lane.offer import HEADER, TICKET_BYTES, TICKET_TIME, TICKETS, Encryption, Offer, Tickets
 from p2p.lane.tls import Certificate, make_certificate
 from p2p.lane.wire import Wire
 from p2p.listening import dialable, endpoints, open_listeners
-from p2p.rates import Meter, Rates
+from p2p.rates import Rates
 
 log = logging.getLogger(__name__)
+
+AT_ONCE = 16
+"""Requests that are answered in one trip to trio's thread, of those that came in one breath."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +101,7 @@ class LaneServer:
         self._peers: dict[Wire, str] = {}
         """Those that have shown a ticket, and whose."""
         self._threads = trio.CapacityLimiter(settings.limits.lanes)
+        self._token = trio.lowlevel.current_trio_token()
 
     def __len__(self) -> int:
         """How many connections are open."""
@@ -187,11 +191,30 @@ class LaneServer:
         self.counts["lanes"] += 1
         return peer
 
-    async def _answer(self, request: Request) -> Response:
-        if self._door.banned(request.peer):
-            raise PeerRefused("This peer is kept out.", status=403, peer=request.peer)
-        self.counts["requests"] += 1
-        return await self._door.handler(request)
+    async def _answer(self, requests: Sequence[Request]) -> list[Response]:
+        """Answer some requests of one peer; each ``done`` is to be called in the end."""
+        answers: list[Response] = []
+        try:
+            for request in requests:
+                answer = await self._answer_one(request)
+                answers.append(answer)
+        except BaseException:
+            _end(answers)
+            raise
+        return answers
+
+    async def _answer_one(self, request: Request) -> Response:
+        try:
+            if self._door.banned(request.peer):
+                raise PeerRefused("This peer is kept out.", status=403, peer=request.peer)
+            self.counts["requests"] += 1
+            response = await self._door.handler(request)
+        except AllodError as exc:
+            return error_response(exc)
+        if isinstance(response.body, FileBody | bytes):
+            return response
+        refusal = error_response(NotFound("A lane carries bytes of files, nothing else."))
+        return replace(refusal, done=response.done)
 
     # -- in the connection's thread
 
@@ -200,51 +223,55 @@ class LaneServer:
         deadline = time.monotonic() + limits.prove_time
         if self.settings.encryption == "tls" or wire.speaks_tls(limits.prove_time):
             wire.serve_tls(self._certificate.context, limits.prove_time)
-        peer, rest = "", b""
-        while True:
-            head, rest = _read_head(wire, deadline, rest)
-            if head is None:
-                return
-            headers = _headers(head)
+        heads, peer = Heads(wire), ""
+        # The first request comes alone: only who has shown his ticket has others prepared.
+        while came := heads.read(deadline, AT_ONCE if peer else 1):
             try:
-                if not peer:
-                    ticket = headers.get(HEADER, "")
-                    peer = trio.from_thread.run_sync(self._redeem, wire, ticket)
-                    wire.peer = peer
-                request = _request(head, headers, peer)
+                peer = peer or self._welcome(wire, came[0])
+                requests = [request_of(head, headers_of(head), peer) for head in came]
             except PeerRefused as exc:
-                _send(wire, error_response(exc), close=True)
+                refusal = error_response(exc)
+                assert isinstance(refusal.body, bytes)
+                wire.send(write_head(refusal, close=True) + refusal.body)
                 raise
-            self._respond(wire, request)
+            self._respond(wire, requests)
             deadline = time.monotonic() + limits.idle
 
-    def _respond(self, wire: Wire, request: Request) -> None:
-        response: Response | None = None
-        meter = self._rates.of(wire.peer).up
-        file = -1
-        try:
-            try:
-                response = trio.from_thread.run(self._answer, request)
-                if isinstance(response.body, FileBody) and request.method == "GET":
-                    file = open_body(response.body)
-                elif not isinstance(response.body, FileBody | bytes):
-                    raise NotFound("A lane carries bytes of files, nothing else.")
-            except AllodError as exc:
-                _send(wire, error_response(exc))
-                return
-            _send(wire, response, head_only=True)
-            if isinstance(response.body, FileBody) and file >= 0:
-                self._send_file(wire, file, response.body, meter)
-            elif isinstance(response.body, bytes) and request.method == "GET":
-                wire.send_metered(response.body, meter)
-        finally:
-            if file >= 0:
-                os.close(file)
-            if response is not None and response.done is not None:
-                trio.from_thread.run_sync(response.done)
+    def _welcome(self, wire: Wire, first: h11.Request) -> str:
+        """Find who it is, by the ticket in the first request."""
+        ticket = headers_of(first).get(HEADER, "")
+        wire.peer = trio.from_thread.run_sync(self._redeem, wire, ticket)
+        return wire.peer
 
-    def _send_file(self, wire: Wire, file: int, body: FileBody, meter: Meter) -> None:
-        sent = wire.send_file(file, body.offset, body.length, meter)
+    def _respond(self, wire: Wire, requests: Sequence[Request]) -> None:
+        """Have requests answered in one trip to trio's thread, and send the answers."""
+        answers = trio.from_thread.run(self._answer, requests)
+        try:
+            for request, answer in zip(requests, answers, strict=True):
+                self._send(wire, request.method, answer)
+        finally:
+            self._token.run_sync_soon(_end, answers)  # nobody need wait for it
+
+    def _send(self, wire: Wire, method: str, answer: Response) -> None:
+        if method == "HEAD":
+            wire.send(write_head(answer))
+        elif isinstance(answer.body, FileBody):
+            self._send_file(wire, answer, answer.body)
+        elif isinstance(answer.body, bytes):
+            wire.send(write_head(answer))
+            wire.send_metered(answer.body, self._rates.of(wire.peer).up)
+
+    def _send_file(self, wire: Wire, answer: Response, body: FileBody) -> None:
+        try:
+            file = open_body(body)
+        except AllodError as exc:
+            self._send(wire, "GET", error_response(exc))
+            return
+        try:
+            meter = self._rates.of(wire.peer).up
+            sent = wire.send_file(write_head(answer), file, body.offset, body.length, meter)
+        finally:
+            os.close(file)
         self.counts["bytes"] += sent
         if sent != body.length:
             wire.abort()  # the head is out: only a broken lane can tell the peer
@@ -252,69 +279,11 @@ class LaneServer:
             raise wire.gone()
 
 
-def _read_head(wire: Wire, deadline: float, rest: bytes) -> tuple[h11.Request | None, bytes]:
-    """Read one request head up to ``deadline``; None when the peer closed before it began.
-
-    ``rest`` is what came behind the request before, and what is returned beside the head is what
-    came behind this one: who has many small files to ask for does not wait for each answer.
-    """
-    conn = h11.Connection(h11.SERVER, max_incomplete_event_size=wire.limits.max_head)
-    room = memoryview(b"")
-    begun = bool(rest)
-    if begun:
-        conn.receive_data(rest)
-        deadline = min(deadline, time.monotonic() + wire.limits.head)
-    while True:
-        try:
-            event = conn.next_event()
-        except h11.RemoteProtocolError as exc:
-            raise PeerFault(f"Expected an HTTP request, came: {exc}.", peer=wire.peer) from exc
-        if isinstance(event, h11.Request):
-            return event, conn.trailing_data[0]
-        if event is not h11.NEED_DATA:
-            return None, b""
-        left = deadline - time.monotonic()
-        if left <= 0:
-            raise wire.gone(TimeoutError()) if not begun else _slow(wire)
-        try:
-            room = room or memoryview(bytearray(wire.limits.max_head))
-            count = wire.receive(room, left)
-        except PeerGone as exc:
-            if begun and time.monotonic() >= deadline:
-                raise _slow(wire) from exc
-            raise
-        if count and not begun:
-            begun = True
-            deadline = min(deadline, time.monotonic() + wire.limits.head)
-        conn.receive_data(bytes(room[:count]))
-
-
-def _slow(wire: Wire) -> PeerFault:
-    return PeerFault("A request head took too long.", peer=wire.peer)
-
-
-def _headers(head: h11.Request) -> dict[str, str]:
-    return {name.decode("ascii"): value.decode("latin-1") for name, value in head.headers}
-
-
-def _request(head: h11.Request, headers: Mapping[str, str], peer: str) -> Request:
-    if head.method not in (b"GET", b"HEAD"):
-        raise PeerRefused("Expected the method GET or HEAD.", status=405, peer=peer)
-    if "transfer-encoding" in headers or headers.get("content-length", "0") != "0":
-        raise PeerRefused("Expected a request without a body.", status=413, peer=peer)
-    path, query = split_target(head.target, peer)
-    return Request(head.method.decode("ascii"), path, query, headers, peer)
-
-
-def _send(wire: Wire, response: Response, *, head_only: bool = False, close: bool = False) -> None:
-    """Send the head, and the body too where it is in memory."""
-    body = response.body if isinstance(response.body, bytes) else b""
-    length = response.body.length if isinstance(response.body, FileBody) else len(body)
-    lines = [f"HTTP/1.1 {response.status} -", f"content-length: {length}"]
-    lines += [f"{name}: {value}" for name, value in response.headers.items()]
-    lines += ["connection: close"] if close else []
-    head = "\r\n".join(lines).encode("latin-1") + b"\r\n\r\n"
-    wire.send(head if head_only else head + body)
+def _end(answers: Sequence[Response]) -> None:
+    """Say of answers that they were sent, or could not be."""
+    for answer in answers:
+        if answer.done is not None:
+            answer.done()
 
 
 @asynccontextmanager

@@ -50,6 +50,7 @@ class House:
     faults: list[tuple[str, BaseException]] = field(default_factory=list)
     kept_out: set[str] = field(default_factory=set)
     asked: list[Request] = field(default_factory=list)
+    ended: int = 0
     heard: trio.Event = field(default_factory=trio.Event)
 
     async def handler(self, request: Request) -> Response:
@@ -59,7 +60,11 @@ class House:
         span = parse_range(request.headers.get("range"), SIZE)
         start, stop = span or (0, SIZE)
         headers = {"content-range": content_range(start, stop, SIZE)}
-        return Response(206 if span else 200, headers, FileBody(self.path, start, stop - start))
+        body = FileBody(self.path, start, stop - start)
+        return Response(206 if span else 200, headers, body, self.end)
+
+    def end(self) -> None:
+        self.ended += 1
 
     async def fault(self, peer: str, error: BaseException) -> None:
         self.faults.append((peer, error))
@@ -169,6 +174,22 @@ async def test_many_ranges_are_asked_for_in_one_breath(tmp_path: Path) -> None:
         assert await lane.in_thread(work) == [DATA[start:stop] for start, stop in spans]
         assert lane.usable
     assert there.faults == []
+
+
+async def test_every_answer_is_ended_even_when_the_lane_breaks(tmp_path: Path) -> None:
+    """What was prepared for a peer that hangs up is not held for ever."""
+    async with house(tmp_path / "f") as there:
+        lane = await there.lane()
+
+        def work() -> None:
+            lane.ask(*((FILE, 0, SIZE) for _ in range(40)))  # 120 MiB: more than a socket holds
+            lane.answer()
+
+        await lane.in_thread(work)
+        lane.close()
+        await there.empty()
+        assert 1 < len(there.asked) < 40
+        assert there.ended == len(there.asked)
 
 
 async def test_a_refusal_among_many_is_told_apart(tmp_path: Path) -> None:
@@ -545,7 +566,12 @@ HEAD = b"HTTP/1.1 206 -\r\ncontent-range: bytes 0-99/1000\r\ncontent-length: %d\
         (b"\x00" * 20000, PeerFault),
         (b"HTTP/1.1 200 -\r\nx: " + b"y" * 20000, PeerFault),
         (b"HTTP/1.1 206 -\r\ntransfer-encoding: chunked\r\n\r\n", PeerFault),
-        (b"HTTP/1.1 100 -\r\n\r\n" * 50, PeerGone),
+        (b"HTTP/1.1 100 -\r\n\r\n" * 50, PeerFault),
+        (b"HTTP/1.0 206 -\r\ncontent-length: 100\r\n\r\n", PeerFault),
+        (b"HTTP/1.1 206 -\r\ncontent-length: -1\r\n\r\n", PeerFault),
+        (HEAD.replace(b"content-length", b"Content-Length") % 100 + bytes(100), PeerFault),
+        (HEAD.replace(b"\r\n\r\n", b"\r\ncontent-length: 100\r\n\r\n") % 99, PeerFault),
+        (HEAD.replace(b"\r\n\r\n", b"\r\n folded\r\n\r\n") % 100 + bytes(100), PeerFault),
         (b"HTTP/1.1 429 -\r\nretry-after: 7\r\ncontent-length: 0\r\n\r\n", PeerRefused),
         (b"HTTP/1.1 500 -\r\ncontent-length: 999999999999\r\n\r\n", PeerRefused),
     ],

@@ -21,6 +21,7 @@ import re
 from base64 import b32encode
 from dataclasses import dataclass
 from enum import IntEnum
+from functools import lru_cache
 from typing import Final, Protocol, TypeAlias
 
 from blake3 import blake3
@@ -34,6 +35,9 @@ DIGEST_SIZE: Final = 32
 """Bytes of digest in every CID: a shorter one would be easier to forge."""
 
 
+REMEMBERED: Final = 1 << 14
+"""CIDs whose texts are at hand, some 4 MB: a file's text is in every path of it, and base32 is slow
+in Python."""
 MAX_FOREIGN: Final = 128
 """Characters of a text in which another system's CID is looked for: those of IPFS have 46 to 62."""
 
@@ -160,7 +164,12 @@ class CID:
         return _HEADS[self.codec, self.hash] + self.digest
 
     def __str__(self) -> str:
-        return "b" + b32encode(bytes(self)).decode().rstrip("=").lower()
+        return _text_of(bytes(self))
+
+
+@lru_cache(maxsize=REMEMBERED)
+def _text_of(raw: bytes) -> str:
+    return "b" + b32encode(raw).decode().rstrip("=").lower()
 
 
 def foreign(text: str) -> str:

@@ -209,8 +209,9 @@ async def put_many(
             await shelf.keep_in(
                 room, [Staged(temp, outline, outline.size) for temp, outline, _ in todo]
             )
-    finally:
+    except BaseException:
         discard(temps)
+        raise
 
 
 async def _stage(

@@ -31,9 +31,7 @@ def refresh(folder: Path, files: Mapping[str, Path], temp: Path) -> None:
     for parent in sorted(parents):
         os.makedirs(folder / parent, exist_ok=True)
     for path, blob in files.items():
-        target = f"{folder}/{path}"
-        if not _is_same(target, blob):
-            _replace(target, blob, temp)
+        _name(f"{folder}/{path}", blob, temp)
 
 
 def _remove_others(folder: str, files: Mapping[str, Path], parents: set[str]) -> None:
@@ -48,6 +46,17 @@ def _remove_others(folder: str, files: Mapping[str, Path], parents: set[str]) ->
                 os.rmdir(whole)
             elif not is_folder and path not in files:
                 os.unlink(whole)
+
+
+def _name(path: str, blob: Path, temp: Path) -> None:
+    """Make ``path`` a name of the file, whatever it is now."""
+    try:
+        if durable.link(blob, Path(path)):
+            return
+    except FileExistsError:
+        if _is_same(path, blob):
+            return
+    _replace(path, blob, temp)
 
 
 def _is_same(path: str, blob: Path) -> bool:

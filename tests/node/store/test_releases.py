@@ -113,6 +113,8 @@ async def test_a_view_is_what_an_engine_opens(store: Store, tmp_path: Path) -> N
         (view / "sub/deep/b.txt").unlink()
         (view / "c.txt").unlink()
         (view / "c.txt").write_bytes(b"another file")
+        (view / "a.bin").unlink()
+        (view / "a.bin").symlink_to(held.path)  # the file itself, as where no link can be made
         (view / "extra").mkdir()
         (view / "extra/file").write_bytes(b"")
         (view / "dangling").symlink_to("nowhere")
@@ -130,6 +132,35 @@ async def test_more_names_than_a_file_may_have(
         view = await store.view(release.manifest)
         assert (view / "sub/deep/b.txt").is_symlink()
         assert (view / "sub/deep/b.txt").read_bytes() == b"hello"
+
+
+async def test_who_names_a_file_is_known_of_its_neighbours_too(
+    store: Store, tmp_path: Path
+) -> None:
+    """They are looked up together, and what is remembered is as true as what is asked."""
+    alone = {f"{number:03}": b"%d" % number for number in range(300)}
+    common = {"license": b"the same in all"}
+    first = await publish_into(store, write_folder(tmp_path / "1", alone | common))
+    second = await publish_into(store, write_folder(tmp_path / "2", common), version="2")
+    entries = {entry.path: entry.cid for entry in first.manifest.files}
+    assert await store.named(entries["100"]) == [(first.manifest.cid, "100")]
+
+    index = store._releases.rows._index
+    asked = index.ask
+    index.ask = None  # type: ignore[method-assign,assignment]
+    try:
+        for path in ("101", "299"):  # who asked for one before is answered without the index
+            assert await store.named(entries[path]) == [(first.manifest.cid, path)]
+        named = await store.named(entries["license"])
+    finally:
+        index.ask = asked  # type: ignore[method-assign]
+    both = {(one.manifest.cid, "license") for one in (first, second)}
+    assert set(named) == both
+
+    await store.remove(first.manifest.cid)
+    assert await store.named(entries["101"]) == []
+    assert await store.named(entries["license"]) == [(second.manifest.cid, "license")]
+    assert await store.named(CID.of(b"nobody's", Codec.RAW)) == []
 
 
 async def test_every_block_can_be_read(store: Store, tmp_path: Path) -> None:

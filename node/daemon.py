@@ -3,6 +3,7 @@
 Leaving the block stops everything, in order: the door, the network, the store. There is no stop().
 """
 
+import gc
 from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any
@@ -99,3 +100,7 @@ def _warm_up() -> None:
     import p2p.naming.chain  # noqa: F401
 
     check_expression("MIT")  # which reads SPDX's list
+    # What is there now stays for good. Looking through it for garbage, as the interpreter does now
+    # and then, holds up every thread for a tenth of a second.
+    gc.collect()
+    gc.freeze()

@@ -44,6 +44,7 @@ from p2p.errors import UsageError, VerificationFailed
 from p2p.fields import Fields
 from p2p.keys import PublicKey, SecretKey
 from p2p.manifest import PUBLISHER, STATEMENT_TYPE, Manifest
+from p2p.memo import remembered
 from p2p.paths import MAX_PATH
 
 PREDICATE_TYPE: Final = "https://model_signing/signature/v1.0"
@@ -91,6 +92,7 @@ def write_model_signature(manifest: Manifest, sums: Mapping[CID, str], key: Secr
     return data
 
 
+@remembered
 def read_model_signature(data: bytes) -> ModelSignature:
     """Read a ``model.sig`` and verify its three signatures; ``VerificationFailed``."""
     value = canonical.decode(data, limit=MAX_MODEL_SIGNATURE, what="model.sig")

@@ -23,6 +23,7 @@ from p2p import canonical
 from p2p.errors import UsageError, VerificationFailed
 from p2p.fields import Fields
 from p2p.keys import PublicKey, SecretKey
+from p2p.memo import remembered
 
 PAYLOAD_TYPE: Final = "application/vnd.in-toto+json"
 BUNDLE_TYPE: Final = "application/vnd.dev.sigstore.bundle.v0.3+json"
@@ -52,6 +53,7 @@ def sign_bundle(payload: bytes, key: SecretKey) -> bytes:
     return data
 
 
+@remembered
 def open_bundle(data: bytes) -> Signed:
     """Read a bundle and verify its signature; ``VerificationFailed`` for anything less."""
     if data.count(b",") > _COMMAS:

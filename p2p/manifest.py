@@ -41,6 +41,7 @@ from p2p.entries import (
 )
 from p2p.errors import UsageError, VerificationFailed
 from p2p.fields import Fields
+from p2p.memo import remembered
 
 __all__ = [
     "MAX_FILES",
@@ -185,6 +186,7 @@ def parse_manifest(payload: bytes, listing: bytes | None = None) -> Manifest:
     return manifest
 
 
+@remembered
 def title_of(payload: bytes) -> tuple[str, str, str]:
     """Return a manifest's publisher, name and version; nothing else of it is checked."""
     predicate = _statement(payload).child("predicate")

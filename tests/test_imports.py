@@ -15,6 +15,7 @@ PURE = [
     "errors",
     "ranges",
     "buffers",
+    "memo",
     "murmur",
     "keys",
     "cid",

@@ -2,12 +2,12 @@
 
 A large file's partial is opened when it is first needed and committed when it is whole.
 A file of one leaf needs none: it is verified in memory and kept together with the others that came
-meanwhile, so that many small files do not each wait for the disk.
+meanwhile, so that many small files do not each wait for the disk, nor whoever reads them.
 So a release of a hundred thousand files never has more than a few open.
 """
 
 from collections.abc import Sequence
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
 from types import TracebackType
 
@@ -16,7 +16,7 @@ import trio
 from node.store import Partial, Store, durable
 from p2p.cid import CID, Buffer
 from p2p.dag import Outline
-from p2p.errors import BadBytes, StoreError
+from p2p.errors import AllodError, BadBytes, StoreError
 from p2p.ranges import RangeSet
 
 MAX_WAITING = 64  # small files that wait in memory to be kept: at most 64 MiB
@@ -39,8 +39,11 @@ class Assembly:
         self._store = store
         self._open: dict[int, tuple[AsyncExitStack, Partial]] = {}
         self._locks: dict[int, trio.Lock] = {}
-        self._small: list[tuple[Outline, bytes]] = []
+        self._small: list[tuple[Outline, Buffer]] = []
         self._keeping = trio.Lock()
+        self._waiting = trio.Event()  # set when there are small files to be kept
+        self._kept: list[CID] = []  # since somebody asked
+        self._grown = trio.Event()
         self._whole: set[CID] = set()
 
     async def __aenter__(self) -> "Assembly":
@@ -54,7 +57,9 @@ class Assembly:
         exc: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        with trio.CancelScope(shield=True):  # closing files is short
+        with trio.CancelScope(shield=True):  # both are short
+            with suppress(AllodError):  # of a fetch that failed: what is lost is fetched again
+                await self._keep()
             for file in list(self._open):
                 await self.close(file)
 
@@ -128,11 +133,29 @@ class Assembly:
         else:
             await (await self.partial(file)).accept(leaf, data)
 
-    async def keep_small(self, files: Sequence[tuple[int, bytes]]) -> None:
-        """Take files of one leaf that are verified; they may wait a moment for others."""
+    async def keep_small(self, files: Sequence[tuple[int, Buffer]]) -> None:
+        """Take files of one leaf that are verified; ``keep_on`` or ``finish_all`` keeps them."""
         self._small += [(self.wanted[file].outline, data) for file, data in files]
-        if not self._keeping.locked() or len(self._small) > MAX_WAITING:
+        self._waiting.set()
+        if len(self._small) > MAX_WAITING:
             await self._keep()
+
+    async def keep_on(self) -> None:
+        """Keep the small files that come, until cancelled."""
+        while True:
+            await self._waiting.wait()
+            self._waiting = trio.Event()
+            await self._keep()
+
+    async def next_kept(self) -> list[CID]:
+        """Wait for files that are kept, and return them, each once."""
+        await self._grown.wait()
+        self._grown, kept, self._kept = trio.Event(), self._kept, []
+        return kept
+
+    def _note(self, *cids: CID) -> None:
+        self._kept += cids
+        self._grown.set()
 
     def in_memory(self, file: int) -> bool:
         """Whether a file is one leaf that needs no partial: ``accept`` takes it."""
@@ -145,6 +168,7 @@ class Assembly:
                 while self._small:
                     batch, self._small = self._small, []
                     await self._store.put_many(batch)
+                    self._note(*(outline.root for outline, _ in batch))
 
     async def finish(self, file: int) -> None:
         """Commit a large file all of whose leaves are here, if it is to be kept."""
@@ -152,6 +176,7 @@ class Assembly:
             stack, partial = self._open.pop(file)  # first: a late copy of a leaf must not close it
             try:
                 await partial.commit()
+                self._note(self.wanted[file].outline.root)
             finally:
                 with trio.CancelScope(shield=True):
                     await stack.aclose()

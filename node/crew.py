@@ -12,9 +12,17 @@ the tests is simulated, and the same tests run on both.
 
 import math
 import random
-from collections import Counter
-from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import suppress
+from collections import Counter, defaultdict
+from collections.abc import (
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Collection,
+    Iterator,
+    Mapping,
+    Sequence,
+)
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Protocol, TypeVar
@@ -56,6 +64,8 @@ GONE = 410  # the HTTP status of what a node holds and, by its owner's policy, g
 FORBIDDEN = 403  # of what it gives to others, but not to this node
 FORBIDDEN_FOR = 300.0  # seconds for which it is believed: its owner may let this node in meanwhile
 MAX_FAULTS = 4  # in a row, before a source is left alone
+MAX_IDLE = 2  # sessions with one source that wait for the next question
+CLOSE_WITHIN = 1.0  # seconds to close those that are left; what lasts longer breaks
 MAX_SEEDS = 3  # web servers that are asked at once: the last resort is no reason to ask all
 
 
@@ -125,6 +135,7 @@ class Crew:
 
     ``every``: seconds between two rounds of looking for more, also while there is nobody; by
     default it is done as often as somebody who waits for a fetch wants it.
+    ``reuse`` leaves sessions open for the next question: for who asks many in a row, not for hours.
     ``seeds`` makes the web seeds of the release when they are first needed. They are asked for
     files alone, by a transfer that had them join by ``call_seeds``.
     """
@@ -136,6 +147,7 @@ class Crew:
     members: dict[str, Member] = field(default_factory=dict)
     rounds: int = 0  # how often every way to find a source has been tried
     every: float | None = None
+    reuse: bool = False
     seeds: "Callable[[], Sequence[Source]]" = tuple
     resorted: float = -math.inf  # when web seeds were last called
     trace: Trace = field(default_factory=Trace)
@@ -145,11 +157,24 @@ class Crew:
         self._lonely = trio.Event()
         self._hinted = [self.network.hinted(text) for text in self.hints]
         self._seeds: tuple[object, list[Source]] = None, []  # and what made them
+        self._recruiting = False
+        self._idle: defaultdict[str, list[tuple[AsyncExitStack, Session]]] = defaultdict(list)
 
     # -- finding --------------------------------------------------------------------------
 
     async def recruit(self) -> None:
         """Look for sources until cancelled: hints first, then the LAN, then the DHT, again."""
+        self._recruiting = True
+        try:
+            await self._recruit()
+        finally:
+            self._recruiting = False
+            with trio.CancelScope(shield=True, deadline=trio.current_time() + CLOSE_WITHIN):
+                for open_ones in self._idle.values():
+                    while open_ones:
+                        await open_ones.pop()[0].aclose()
+
+    async def _recruit(self) -> None:
         self._meet(self._hinted)
         while True:
             self._meet_near()
@@ -324,6 +349,23 @@ class Crew:
 
     # -- asking ---------------------------------------------------------------------------
 
+    @asynccontextmanager
+    async def session(self, member: Member) -> "AsyncIterator[Session]":
+        """A session with a source: a new one, or one that an earlier question left.
+
+        Opening costs a round trip. What is left open in the end ``recruit`` closes.
+        """
+        idle = self._idle[member.peer]
+        async with AsyncExitStack() as stack:
+            if idle:
+                before, session = idle.pop()
+                stack.push_async_callback(before.aclose)
+            else:
+                session = await stack.enter_async_context(member.source.open())
+            yield session
+            if self.reuse and self._recruiting and len(idle) < MAX_IDLE and not member.gone:
+                idle.append((stack.pop_all(), session))
+
     async def ask(self, what: str, target: str, limit: int, check: Callable[[bytes], T]) -> T:
         """Get a small document, at most ``limit`` bytes, from the first source that has it right.
 
@@ -367,7 +409,7 @@ class Crew:
             begun = trio.current_time()
             try:
                 with trio.fail_after(ASK_WITHIN):
-                    async with member.source.open() as session:
+                    async with self.session(member) as session:
                         answers.append(await visit(partial(_get, session)))
                 member.record.answered(trio.current_time() - begun)
                 member.faults, member.refuses = 0, ""
@@ -433,7 +475,7 @@ class Crew:
 
         async def attempt(member: Member) -> None:
             with suppress(NetworkError):
-                async with member.source.open() as session:
+                async with self.session(member) as session:
                     answers.append(await session.get(target, limit=limit))
 
         members = list(self.nodes)

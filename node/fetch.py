@@ -7,7 +7,8 @@
 4  which files, and their Outlines     let in by the policy; each checked against the manifest
 5  what is missing                     resuming, and reusing a base's leaves, are this line
 6  the transfer                        many sources at once, each leaf verified, then written;
-                                       beside it the statements of the release's ancestors
+                                       beside it the statements of the release's ancestors are asked
+                                       for, and what is here is looked into
 7  the record                          what the bytes are is judged; one transaction; the folder
 8  the announcement                    from now on this node is a source too
 """
@@ -30,6 +31,7 @@ from node.forebears import gathering
 from node.gate import Asked, Gate
 from node.jobs import Feed, tell_sources
 from node.keyring import Keyring
+from node.looking import looking
 from node.messages import FetchParams, Note, Progress, Report
 from node.naming import resolve, whose
 from node.selection import select_files
@@ -93,7 +95,8 @@ async def fetch(params: FetchParams, node: FetchNode, report: Report) -> dict[st
     if params.offline:
         crew = Crew(_Nowhere(), report, (), [key])
     else:
-        crew = Crew(node.network(), report, (*reference.peers, *params.peers), [key])
+        hints = (*reference.peers, *params.peers)
+        crew = Crew(node.network(), report, hints, [key], reuse=True)
     tell_sources(lambda: [_feed(one) for one in crew.members.values() if one.bytes])
     try:
         async with trio.open_nursery() as nursery:
@@ -195,7 +198,7 @@ async def _fetch(
         if not params.offline:
             asking = gathering(manifest, store, crew, report, pin=params.pin)
             await stack.enter_async_context(asking)
-        missing = await _transfer(node, cid, wanted, crew, report)
+        missing = await _transfer(node, cid, chosen, wanted, crew, report)
     crew.begin("record")
     if await node.gate.look_into(chosen):
         try:
@@ -221,6 +224,7 @@ async def _fetch(
 async def _transfer(
     node: FetchNode,
     cid: CID,
+    chosen: Sequence[FileEntry],
     wanted: list[Wanted],
     crew: Crew,
     report: Report,
@@ -229,6 +233,7 @@ async def _transfer(
     async with (
         node.claims.hold([want.outline.root for want in wanted]),
         Assembly(node.store, wanted) as assembly,
+        looking(node.gate, assembly, chosen),
     ):
         await _check_room(node.store, wanted)
         crew.begin("survey")

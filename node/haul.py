@@ -146,23 +146,23 @@ async def haul(lane: "Lane", partial: Partial, task: Task, report: Callable[[int
 
 async def haul_small(
     lane: "Lane", outlines: "Sequence[Outline]"
-) -> tuple[list[bytes], NetworkError | None]:
+) -> tuple[list[memoryview], NetworkError | None]:
     """Read files of one leaf by lane, asked for in one breath.
 
     Returns those that came and are right, in this order, and what ended it if one did not come:
     BadBytes, PeerRefused, PeerFault, or PeerGone when the lane broke.
     """
-    came: list[bytes] = []
+    came: list[memoryview] = []
 
     def work() -> None:
         lane.ask(*((outline.root, 0, outline.size) for outline in outlines))
         for outline in outlines:
-            data = lane.buffer[: lane.answer()]
+            data = memoryview(bytearray(lane.answer()))
             lane.fill(data)
             if not outline.verify(0, data):
                 lane.usable = False
                 raise BadBytes(f"{outline.root} came with wrong bytes.", peer=lane.peer)
-            came.append(bytes(data))
+            came.append(data)
 
     try:
         await lane.in_thread(work)

@@ -100,6 +100,7 @@ class Transfer:
         busy, rounds, told = trio.current_time(), self._crew.rounds, False
         resort = LastResort(busy, self.swarm.remaining, self._crew.resorted)
         async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._assembly.keep_on)
             while not self.swarm.finished:
                 self._hire(nursery)
                 now = trio.current_time()
@@ -152,11 +153,17 @@ class Transfer:
             while member in self._mine() and not self.swarm.finished:
                 fault: NetworkError | None = None
                 try:
-                    await self._learn(member)
                     async with trio.open_nursery() as workers:
+                        learned = trio.Event()
+                        known = bool(member.record.answers)  # else it may have nothing of all this
+                        if not known:
+                            await self._learn(member)
                         alone = sum(1 for _ in self._mine()) == 1
                         for _ in range(LANES if alone else 1):
-                            workers.start_soon(self._work, member, workers)
+                            workers.start_soon(self._work, member, workers, learned)
+                        if known:  # its lanes open meanwhile
+                            await self._learn(member)
+                        learned.set()
                 except* NetworkError as group:
                     fault = _first(group)
                 if fault is not None:
@@ -204,7 +211,7 @@ class Transfer:
             return
         try:
             with trio.fail_after(HAVE_WITHIN):
-                async with member.source.open() as session:
+                async with self._crew.session(member) as session:
                     answer = await session.get(f"/allod/v1/have/{self._release}", limit=MAX_HAVE)
         except trio.TooSlowError as exc:
             raise PeerFault(
@@ -258,12 +265,15 @@ class Transfer:
             ) from exc
         return have
 
-    async def _work(self, member: Member, workers: trio.Nursery | None) -> None:
+    async def _work(
+        self, member: Member, workers: trio.Nursery | None, learned: trio.Event
+    ) -> None:
         """One worker of a source: take a task, read it, again; without a lane it gets help."""
         async with open_ways(member.source, lanes=workers is not None) as ways:
+            await learned.wait()
             if workers is not None and ways.lane() is None:
                 for _ in range(WORKERS - len(workers.child_tasks)):
-                    workers.start_soon(self._work, member, None)
+                    workers.start_soon(self._work, member, None, learned)
             while not member.gone:
                 task = self.swarm.next(member.peer, trio.current_time())
                 if task is None:

@@ -35,6 +35,8 @@ from p2p.policy.evidence import Fate
 
 MAX_KEPT: Final = 1024
 """Releases of which the facts are remembered: a few KiB each."""
+MAX_LOOKED: Final = 1 << 16
+"""Files that are remembered as looked into: some 200 bytes each."""
 MAX_FINDINGS: Final = 100_000
 """Files of which it is remembered that they are not what they seem."""
 MAX_FINDINGS_FILE: Final = 64 << 20
@@ -77,6 +79,7 @@ class Witness:
         self._facts: OrderedDict[CID, Facts] = OrderedDict()
         self._heard: OrderedDict[CID, tuple[int, Testimony]] = OrderedDict()
         self._findings: dict[CID, Finding] | None = None
+        self._looked: set[File] = set()  # and found to be nothing that must be known
 
     # --- releases --------------------------------------------------------------------------------
 
@@ -221,14 +224,15 @@ class Witness:
         """Look at the bytes of those of these files that are here whole; note what they are."""
         known = await self.findings()
         found: dict[CID, Finding] = {}
-        waiting = [file for file in files if file.cid not in known]
+        waiting = [file for file in files if file.cid not in known and file not in self._looked]
         for start in range(0, len(waiting), FILES_AT_ONCE):
-            held = []
-            for file in waiting[start : start + FILES_AT_ONCE]:
-                one = await self._store.held(file.cid)
-                if one is not None and one.have.covers(0, one.size):
-                    held.append((file, one.path, one.size))
+            some = waiting[start : start + FILES_AT_ONCE]
+            whole = await self._store.whole({file.cid for file in some})
+            held = [(file, *whole[file.cid]) for file in some if file.cid in whole]
             found |= await durable.on_disk("look into files", lambda: _look(held))  # noqa: B023
+            if len(self._looked) >= MAX_LOOKED:
+                self._looked.clear()
+            self._looked.update(file for file, _, _ in held if file.cid not in found)
         if found:
             assert self._findings is not None
             self._findings |= found

@@ -32,6 +32,7 @@ from p2p.ranges import RangeSet
 TASK_SECONDS = 1.0  # long enough that a request's round trip is lost in it
 FIRST_TASK = 4 << 20  # bytes; what an unmeasured source is asked for
 MAX_TASK = 64 << 20  # bytes; so that a source that dies takes little with it
+FEW = 1 << 20  # bytes of small files that are read in one go even when hardly more are left
 TAIL_SHARE = 8  # a run is at most this part of what is left: the last one then is short
 NOMINAL_RATE = 8 << 20  # bytes/s; assumed of a source until it has been measured
 MIN_THEFT = 0.25  # seconds a victim must still need before its tail is worth taking
@@ -161,7 +162,7 @@ class Swarm:
         None when the next unassigned file is larger, or elsewhere, or the worker has its share.
         """
         mine = self._sources.get(task.source)
-        if mine is None or size >= min(FIRST_TASK, self.remaining // TAIL_SHARE):
+        if mine is None or size >= min(FIRST_TASK, max(FEW, self.remaining // TAIL_SHARE)):
             return None
         found = self._overlap(self._todo, mine.have, self._base[task.file + 1])
         if found is None:

@@ -51,6 +51,8 @@ class FakeSource:
     says: Mapping[str, bytes] | None = None  # the files of publishers' metadata, not the store's
     asked: list[str] = field(default_factory=list)
     sent: int = 0
+    opened: int = 0  # sessions
+    closed: int = 0
     stalled: trio.Event = field(default_factory=trio.Event)
 
     @asynccontextmanager
@@ -58,7 +60,11 @@ class FakeSource:
         await trio.lowlevel.checkpoint()
         if self.unreachable:
             raise NoSources(f"{self.peer} cannot be reached.")
-        yield FakeSession(self)
+        self.opened += 1
+        try:
+            yield FakeSession(self)
+        finally:
+            self.closed += 1
 
     async def open_lane(self) -> None:
         """A simulated wire has no lanes."""

@@ -138,6 +138,7 @@ NODE = [
     "hub.checking",
     "hub.importing",
     "forebears",
+    "looking",
     "fetch",
     "reading",
     "pledges",

@@ -183,6 +183,11 @@ class Store:
         """Return those of ``cids`` that are here whole and believed good."""
         return await self._shelf.good_many(cids)
 
+    async def whole(self, cids: Collection[CID]) -> dict[CID, tuple[Path, int]]:
+        """Return where those of ``cids`` lie that ``has_many`` says are here, and their sizes."""
+        rows = await self._shelf.rows.files(await self._shelf.good_many(cids))
+        return {cid: (self._shelf.layout.blob(cid), row.size) for cid, row in rows.items()}
+
     async def held(self, cid: CID) -> Held | None:
         """Return what can be served of a file now: all of it, or what came so far, or None."""
         partial = self._partials.open.get(cid)

@@ -8,10 +8,13 @@ from typing import Any
 import pytest
 import trio
 
+import node.witness
+from node.assembly import Assembly, Wanted
 from node.crew import Crew
 from node.keyring import Keyring
 from node.messages import Note
 from p2p.cid import CID, Codec
+from p2p.dag import Outline
 from p2p.errors import (
     NoSources,
     NotFound,
@@ -20,6 +23,7 @@ from p2p.errors import (
     VerificationFailed,
 )
 from p2p.keys import SecretKey
+from p2p.policy.evidence import File, Finding
 from p2p.references import share_link
 from p2p.tensors import read_safetensors
 from tests.fakes import FakeSource, Machine
@@ -241,6 +245,45 @@ async def test_a_cancelled_fetch_goes_on_where_it_was(world: World) -> None:
     assert same(got["path"])
     assert got["bytes"]["local"] >= 1 * MIB
     assert got["bytes"]["local"] + got["bytes"]["fetched"] == SIZE
+
+
+async def test_questions_share_a_session_and_all_are_closed_in_the_end(world: World) -> None:
+    """A session costs a round trip; one that was left open would stay with the source."""
+    source = world.source()
+    await world.reader.fetch(world.release.manifest.cid)
+    small = [target for target in source.asked if not target.startswith("/ipfs/")]
+    assert len(small) >= 7
+    assert source.opened <= 5  # of two questions at once, and of the three that read
+    assert source.closed == source.opened
+
+
+async def test_each_file_is_looked_into_once(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While others come, or at the end, but not twice; another fetch knows it still."""
+    looked: list[str] = []
+    look = node.witness._look
+
+    def count(held: list[tuple[File, Path, int]]) -> dict[CID, Finding]:
+        looked.extend(file.path for file, _, _ in held)
+        return look(held)
+
+    monkeypatch.setattr("node.witness._look", count)
+    world.source()
+    for _ in range(2):
+        await world.reader.fetch(world.release.manifest.cid)
+    assert sorted(looked) == sorted(FILES)
+
+
+async def test_small_files_that_came_stay_when_the_fetch_ends_early(
+    machine: Machines, tmp_path: Path
+) -> None:
+    """They may wait in memory, but not be lost: they count as fetched."""
+    giver, reader = await machine(), await machine()
+    release = await publish_into(giver.store, write_folder(tmp_path / "in", {"a": b"1", "b": b"2"}))
+    entries = release.manifest.files
+    wanted = [Wanted(one.path, Outline.single(one.cid, one.size)) for one in entries]
+    async with Assembly(reader.store, wanted) as assembly:
+        await assembly.keep_small([(0, b"1"), (1, b"2")])
+    assert await reader.store.has_many({one.cid for one in entries}) == {one.cid for one in entries}
 
 
 async def test_two_fetches_of_one_release_at_once_move_it_once(world: World) -> None:

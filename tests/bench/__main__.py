@@ -26,10 +26,10 @@ from tests.bench.machine import describe
 from tests.bench.rivals import Rival, Sender, allod, curl, hub, iroh_blobs, stock, torrent
 from tests.bench.small import blake3_seconds, command_seconds, first_byte_ms
 from tests.bench.table import TARGETS, KillSample, Results, Sample, markdown
-from tests.bench.works import MIB, Work, make_f1g, make_modeldir
+from tests.bench.works import MIB, Work, make_f1g, make_many, make_modeldir
 
-WORKS = ("f1g", "modeldir", "publish", "kill", "small")
-QUICK = {"f1g": 170.0, "modeldir": 60.0, "publish": 30.0, "kill": 30.0}
+WORKS = ("f1g", "modeldir", "many", "publish", "kill", "small")
+QUICK = {"f1g": 170.0, "modeldir": 60.0, "many": 25.0, "publish": 30.0, "kill": 30.0}
 """Seconds that the rounds of a work may take in a quick run; the first round is always run."""
 QUICKLY_KILLED = ("tls", "libtorrent-v2", "iroh")
 KILLED = ("tls", "plain", "stream", "libtorrent-v1", "libtorrent-v2", "iroh", "huggingface-hub")
@@ -84,7 +84,7 @@ class Bench:
     def fetches(self, work: Work) -> None:
         """All peers fetch a work, in turn."""
         peers = self.peers
-        if work.name == "modeldir":
+        if work.name != "f1g":
             peers = [one for one in peers if not one.name.endswith(("-4", "-command", "py-libp2p"))]
         with ExitStack() as stack:
             senders = [
@@ -241,6 +241,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             "publish": lambda: bench.publishes(f1g),
             "f1g": lambda: bench.fetches(f1g),
             "modeldir": lambda: bench.fetches(make_modeldir(folder / "modeldir", args.mib)),
+            "many": lambda: bench.fetches(make_many(folder / "many", args.mib)),
             "kill": lambda: bench.kills(f1g),
         }
         for name, job in jobs.items():

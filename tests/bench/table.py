@@ -120,7 +120,7 @@ def markdown(answer: Json) -> str:
     machine, rows, ratios = answer["machine"], answer["rows"], answer["ratios"]
     parts = [f"Measured with `{answer['command']}`.\n"]
     parts.append("\n".join(f"- {key}: {value}" for key, value in machine.items()) + "\n")
-    for work in ("f1g", "modeldir"):
+    for work in ("f1g", "modeldir", "many"):
         of_work = [row for row in rows if row["work"] == work]
         parts.append(_table(f"fetch {work}", FETCH_HEADS, FETCH_KEYS, of_work))
     of_publish = [row for row in rows if row["work"] == "publish"]

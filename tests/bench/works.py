@@ -10,6 +10,7 @@ from pathlib import Path
 
 MIB = 1 << 20
 SMALL_FILE = 100_000  # bytes: a tokenizer, a card, a configuration
+TINY_FILE = 20_000  # bytes: a picture, a text, one sample of a data set
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,9 +37,17 @@ def make_modeldir(folder: Path, mib: int) -> Work:
     return Work("modeldir", folder, large + count * SMALL_FILE)
 
 
+def make_many(folder: Path, mib: int) -> Work:
+    """Small files alone, 20 KB each: 1024 where ``mib`` is 1024."""
+    for number in range(mib):
+        _write(folder / f"part-{number // 100}" / f"{number:04}.json", TINY_FILE)
+    return Work("many", folder, mib * TINY_FILE)
+
+
 def _write(file: Path, size: int) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
     with file.open("wb") as stream:
+        size -= stream.write(b"{")  # whose first bytes are random may look like a pickle
         while size:
             size -= stream.write(os.urandom(min(size, 8 * MIB)))
         os.fsync(stream.fileno())  # else its way to the disk would fall into somebody's turn

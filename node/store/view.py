@@ -20,7 +20,7 @@ def refresh(folder: Path, files: Mapping[str, Path], temp: Path) -> None:
 
     ``temp``: a folder on the same file system.
     """
-    os.makedirs(folder, exist_ok=True)
+    durable.make_folder(folder)
     parents = {""}
     for path in files:
         while path := os.path.dirname(path):
@@ -29,7 +29,7 @@ def refresh(folder: Path, files: Mapping[str, Path], temp: Path) -> None:
             parents.add(path)
     _remove_others(str(folder), files, parents)
     for parent in sorted(parents):
-        os.makedirs(folder / parent, exist_ok=True)
+        durable.make_folder(folder / parent)
     for path, blob in files.items():
         _name(f"{folder}/{path}", blob, temp)
 

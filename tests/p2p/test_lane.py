@@ -182,7 +182,9 @@ async def test_every_answer_is_ended_even_when_the_lane_breaks(tmp_path: Path) -
         lane = await there.lane()
 
         def work() -> None:
-            lane.ask(*((FILE, 0, SIZE) for _ in range(40)))  # 120 MiB: more than a socket holds
+            rest = ((FILE, 0, SIZE) for _ in range(40))  # 120 MiB: more than a socket holds
+            lane.ask((FILE, 0, 10), *rest)
+            lane.fill(memoryview(bytearray(lane.answer())))
             lane.answer()
 
         await lane.in_thread(work)

@@ -58,10 +58,12 @@ class Assembly:
         trace: TracebackType | None,
     ) -> None:
         with trio.CancelScope(shield=True):  # both are short
-            with suppress(AllodError):  # of a fetch that failed: what is lost is fetched again
-                await self._keep()
-            for file in list(self._open):
-                await self.close(file)
+            try:
+                with suppress(AllodError):  # of a fetch that failed: what is lost is fetched again
+                    await self._keep()
+            finally:
+                for file in list(self._open):
+                    await self.close(file)
 
     async def survey(self, file: int, leaves: RangeSet | None = None) -> RangeSet:
         """Which leaves of a file (None: of all) are missing, after taking what is held already."""

@@ -169,10 +169,7 @@ class Crew:
             await self._recruit()
         finally:
             self._recruiting = False
-            with trio.CancelScope(shield=True, deadline=trio.current_time() + CLOSE_WITHIN):
-                for open_ones in self._idle.values():
-                    while open_ones:
-                        await open_ones.pop()[0].aclose()
+            await self._close_idle()
 
     async def _recruit(self) -> None:
         self._meet(self._hinted)
@@ -242,6 +239,20 @@ class Crew:
             if new:
                 self.report(Note(f"No node gives the rest now; it is asked of {', '.join(new)}."))
             self._meet(fresh)
+
+    async def _close_idle(self) -> None:
+        """Close the sessions that wait for a question, all at once: some peers take their time."""
+        idle = [owner for each in self._idle.values() for owner, _ in each]
+        self._idle.clear()
+
+        async def close(owner: AsyncExitStack) -> None:
+            with suppress(NetworkError):
+                await owner.aclose()
+
+        with trio.CancelScope(shield=True, deadline=trio.current_time() + CLOSE_WITHIN):
+            async with trio.open_nursery() as nursery:
+                for owner in idle:
+                    nursery.start_soon(close, owner)
 
     def _all_seeds(self) -> "list[Source]":
         if self._seeds[0] is not self.seeds:
@@ -355,16 +366,20 @@ class Crew:
 
         Opening costs a round trip. What is left open in the end ``recruit`` closes.
         """
-        idle = self._idle[member.peer]
-        async with AsyncExitStack() as stack:
-            if idle:
-                before, session = idle.pop()
-                stack.push_async_callback(before.aclose)
-            else:
-                session = await stack.enter_async_context(member.source.open())
+        idle, keep = self._idle[member.peer], False
+        if idle:
+            owner, session = idle.pop()
+        else:
+            owner = AsyncExitStack()
+            session = await owner.enter_async_context(member.source.open())
+        try:
             yield session
-            if self.reuse and self._recruiting and len(idle) < MAX_IDLE and not member.gone:
-                idle.append((stack.pop_all(), session))
+            keep = self.reuse and self._recruiting and len(idle) < MAX_IDLE and not member.gone
+        finally:
+            if keep:
+                idle.append((owner, session))
+            else:
+                await owner.aclose()
 
     async def ask(self, what: str, target: str, limit: int, check: Callable[[bytes], T]) -> T:
         """Get a small document, at most ``limit`` bytes, from the first source that has it right.

@@ -266,10 +266,13 @@ class Gate:
         kept = tuple(entry for entry in manifest.files if entry.path not in refused)
         return replace(manifest, files=kept)
 
-    async def look_into(self, chosen: Sequence[FileEntry]) -> bool:
-        """Look at the bytes of files that have come; whether anything was found in one of them."""
+    async def look_into(self, chosen: Sequence[FileEntry], *, note: bool = True) -> bool:
+        """Look at the bytes of files that have come; whether anything was found in one of them.
+
+        ``note``: as in ``Witness.look_into``.
+        """
         files = [File(entry.path, entry.cid) for entry in chosen]
-        await self._witness.look_into(files)
+        await self._witness.look_into(files, note=note)
         found = await self._witness.findings()
         return any(file.cid in found for file in files)
 

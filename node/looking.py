@@ -1,7 +1,8 @@
 """Looking into the files of a fetch while the others still come.
 
-What they turn out to be is judged when all are here, by ``Gate.look_into``, which then finds it
-done: a thousand small files take a quarter of a second, in which nothing else would be left to do.
+What they turn out to be is noted and judged when all are here, after ``Gate.look_into``, which then
+finds most of it done: a thousand small files take a quarter of a second, in which nothing else is
+left to do.
 """
 
 from collections import defaultdict
@@ -28,7 +29,7 @@ async def looking(
     async def look() -> None:
         while True:
             kept = await assembly.next_kept()
-            await gate.look_into([entry for cid in kept for entry in named[cid]])
+            await gate.look_into([entry for cid in kept for entry in named[cid]], note=False)
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(look)

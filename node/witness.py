@@ -80,6 +80,8 @@ class Witness:
         self._heard: OrderedDict[CID, tuple[int, Testimony]] = OrderedDict()
         self._findings: dict[CID, Finding] | None = None
         self._looked: set[File] = set()  # and found to be nothing that must be known
+        self._unwritten = False  # whether there are findings that the file has not
+        self._noting = trio.Lock()
 
     # --- releases --------------------------------------------------------------------------------
 
@@ -216,30 +218,46 @@ class Witness:
 
     async def findings(self) -> Mapping[CID, Finding]:
         """Return everything that files turned out to be."""
+        return await self._all_findings()
+
+    async def _all_findings(self) -> dict[CID, Finding]:
         if self._findings is None:
             self._findings = await trio.to_thread.run_sync(_read_findings, self._file)
         return self._findings
 
-    async def look_into(self, files: Collection[File]) -> None:
-        """Look at the bytes of those of these files that are here whole; note what they are."""
-        known = await self.findings()
-        found: dict[CID, Finding] = {}
-        waiting = [file for file in files if file.cid not in known and file not in self._looked]
+    async def look_into(self, files: Collection[File], *, note: bool = True) -> None:
+        """Look at the bytes of those of these files that are here whole, and note what they are.
+
+        Without ``note`` that is left to the next time: for who looks again and again.
+        """
+        findings = await self._all_findings()
+        waiting = [file for file in files if file.cid not in findings and file not in self._looked]
         for start in range(0, len(waiting), FILES_AT_ONCE):
             some = waiting[start : start + FILES_AT_ONCE]
             whole = await self._store.whole({file.cid for file in some})
             held = [(file, *whole[file.cid]) for file in some if file.cid in whole]
-            found |= await durable.on_disk("look into files", lambda: _look(held))  # noqa: B023
+            looked = await durable.on_disk("look into files", lambda: _look(held))  # noqa: B023
+            found = {file.cid: finding for file, finding in looked.items() if finding is not None}
             if len(self._looked) >= MAX_LOOKED:
                 self._looked.clear()
-            self._looked.update(file for file, _, _ in held if file.cid not in found)
-        if found:
-            assert self._findings is not None
-            self._findings |= found
-            while len(self._findings) > MAX_FINDINGS:
-                del self._findings[next(iter(self._findings))]
-            noted = dict(self._findings)
-            await durable.on_disk("note findings", lambda: _write_findings(self._file, noted))
+            self._looked.update(file for file in looked if file.cid not in found)
+            self._unwritten |= bool(found)
+            findings |= found
+            while len(findings) > MAX_FINDINGS:
+                del findings[next(iter(findings))]
+        if note:
+            await self._note(findings)
+
+    async def _note(self, findings: Mapping[CID, Finding]) -> None:
+        async with self._noting:  # the newest is written last
+            if not self._unwritten:
+                return
+            self._unwritten, noted = False, dict(findings)
+            try:
+                await durable.on_disk("note findings", lambda: _write_findings(self._file, noted))
+            except BaseException:
+                self._unwritten = True
+                raise
 
 
 @dataclass(frozen=True, slots=True)
@@ -255,22 +273,21 @@ class OnDisk:
         return os.pread(self.fd, max(0, min(size, self.size - start)), start)
 
 
-def _look(held: Iterable[tuple[File, Path, int]]) -> dict[CID, Finding]:
+def _look(held: Iterable[tuple[File, Path, int]]) -> dict[File, Finding | None]:
+    """Return what each of these files is; one that is gone meanwhile is left out."""
     from p2p.policy.contents import look_into  # a dozen modules for archives, when files came
 
-    found: dict[CID, Finding] = {}
+    looked: dict[File, Finding | None] = {}
     for file, path, size in held:
         try:
             fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         except FileNotFoundError:
             continue
         try:
-            finding = look_into(file.path, OnDisk(fd, size))
+            looked[file] = look_into(file.path, OnDisk(fd, size))
         finally:
             os.close(fd)
-        if finding is not None:
-            found[file.cid] = finding
-    return found
+    return looked
 
 
 def _read_findings(path: Path) -> dict[CID, Finding]:

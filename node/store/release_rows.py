@@ -1,6 +1,7 @@
 """The index's tables of releases, of the files they name, and of the nodes of their folders."""
 
 from collections.abc import Collection, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -9,6 +10,7 @@ import trio
 from node.store.index import Index, Transaction
 from node.store.retention import Claim
 from p2p.cid import CID
+from p2p.errors import StoreError
 
 MAX_NAMED: Final = 1 << 16
 """Files of which it is remembered who names them: some 200 bytes for each release that does."""
@@ -164,7 +166,8 @@ class ReleaseRows:
                 self._named.clear()
             self._named[cid] = found
             if found:
-                await self._name_next(cid)
+                with suppress(StoreError):  # who asked has his answer
+                    await self._name_next(cid)
         return list(found)
 
     async def _name_next(self, cid: CID) -> None:

@@ -96,12 +96,16 @@ def request_of(head: h11.Request, headers: Mapping[str, str], peer: str) -> Requ
     return Request(head.method.decode("ascii"), path, query, headers, peer)
 
 
-def write_head(response: Response, *, close: bool = False) -> bytes:
-    """Return the head of an answer whose length is known."""
+def length_of(response: Response) -> int:
+    """Return the bytes of an answer's body, which is not a stream."""
     body = response.body
     assert isinstance(body, FileBody | bytes)
-    length = body.length if isinstance(body, FileBody) else len(body)
-    lines = [f"HTTP/1.1 {response.status} -", f"content-length: {length}"]
+    return body.length if isinstance(body, FileBody) else len(body)
+
+
+def write_head(response: Response, *, close: bool = False) -> bytes:
+    """Return the head of an answer whose length is known."""
+    lines = [f"HTTP/1.1 {response.status} -", f"content-length: {length_of(response)}"]
     lines += [f"{name}: {text}" for name, text in response.headers.items() if name in TOLD]
     lines += ["connection: close"] if close else []
     return "\r\n".join(lines).encode("latin-1") + END

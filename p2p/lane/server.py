@@ -26,7 +26,7 @@ from p2p.errors import AllodError, NotFound, PeerGone, PeerRefused
 from p2p.http import FileBody, Handler, HttpLimits, Request, Response, error_response
 from p2p.http.outlet import open_body
 from p2p.lane.client import run_blocking
-from p2p.lane.heads import Heads, headers_of, request_of, write_head
+from p2p.lane.heads import Heads, headers_of, length_of, request_of, write_head
 from p2p.lane.offer import HEADER, TICKET_BYTES, TICKET_TIME, TICKETS, Encryption, Offer, Tickets
 from p2p.lane.tls import Certificate, make_certificate
 from p2p.lane.wire import Wire
@@ -37,6 +37,8 @@ log = logging.getLogger(__name__)
 
 AT_ONCE = 16
 """Requests that are answered in one trip to trio's thread, of those that came in one breath."""
+AHEAD = 1 << 20
+"""Bytes of answers up to which that is done."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,12 +194,20 @@ class LaneServer:
         return peer
 
     async def _answer(self, requests: Sequence[Request]) -> list[Response]:
-        """Answer some requests of one peer; each ``done`` is to be called in the end."""
+        """Answer the first of some requests of a peer; each ``done`` is to be called in the end.
+
+        Not more of them than ``AHEAD`` bytes are soon sent: what is prepared takes memory, and the
+        owner may change his mind about what is to be given.
+        """
         answers: list[Response] = []
+        size = 0
         try:
             for request in requests:
                 answer = await self._answer_one(request)
                 answers.append(answer)
+                size += length_of(answer)
+                if size >= AHEAD:
+                    break
         except BaseException:
             _end(answers)
             raise
@@ -244,13 +254,15 @@ class LaneServer:
         return wire.peer
 
     def _respond(self, wire: Wire, requests: Sequence[Request]) -> None:
-        """Have requests answered in one trip to trio's thread, and send the answers."""
-        answers = trio.from_thread.run(self._answer, requests)
-        try:
-            for request, answer in zip(requests, answers, strict=True):
-                self._send(wire, request.method, answer)
-        finally:
-            self._token.run_sync_soon(_end, answers)  # nobody need wait for it
+        """Have requests answered, some in one trip to trio's thread, and send the answers."""
+        while requests:
+            answers = trio.from_thread.run(self._answer, requests)
+            try:
+                for request, answer in zip(requests, answers, strict=False):
+                    self._send(wire, request.method, answer)
+            finally:
+                self._token.run_sync_soon(_end, answers)  # nobody need wait for it
+            requests = requests[len(answers) :]
 
     def _send(self, wire: Wire, method: str, answer: Response) -> None:
         if method == "HEAD":

@@ -1,5 +1,6 @@
 """Fetch keeps its promises on a simulated network: real stores, real answers, a wire that lies."""
 
+import pickle
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,6 +14,7 @@ from node.assembly import Assembly, Wanted
 from node.crew import Crew
 from node.keyring import Keyring
 from node.messages import Note
+from node.witness import Witness
 from p2p.cid import CID, Codec
 from p2p.dag import Outline
 from p2p.errors import (
@@ -257,12 +259,24 @@ async def test_questions_share_a_session_and_all_are_closed_in_the_end(world: Wo
     assert source.closed == source.opened
 
 
+async def test_a_session_may_be_used_very_often(world: World) -> None:
+    """However many questions there were: closing it in the end takes no more."""
+    source, key = world.source(), world.release.manifest.cid
+    crew = Crew(world.reader.wire, world.reader.events.append, keys=[key], reuse=True)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(crew.recruit)
+        for _ in range(1500):
+            await crew.ask("it", f"/allod/v1/manifest/{key}", MIB, bytes)
+        nursery.cancel_scope.cancel()
+    assert (source.opened, source.closed) == (1, 1)
+
+
 async def test_each_file_is_looked_into_once(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """While others come, or at the end, but not twice; another fetch knows it still."""
     looked: list[str] = []
     look = node.witness._look
 
-    def count(held: list[tuple[File, Path, int]]) -> dict[CID, Finding]:
+    def count(held: list[tuple[File, Path, int]]) -> dict[File, Finding | None]:
         looked.extend(file.path for file, _, _ in held)
         return look(held)
 
@@ -271,6 +285,22 @@ async def test_each_file_is_looked_into_once(world: World, monkeypatch: pytest.M
     for _ in range(2):
         await world.reader.fetch(world.release.manifest.cid)
     assert sorted(looked) == sorted(FILES)
+
+
+async def test_what_was_found_is_written_down_even_if_it_was_known_already(
+    machine: Machines, tmp_path: Path
+) -> None:
+    """A look that leaves the writing to the next one loses nothing."""
+    here, notes = await machine(), tmp_path / "notes" / "findings.json"
+    files = {"model.txt": pickle.dumps(print), "readme.txt": b"# Read me"}
+    release = await publish_into(here.store, write_folder(tmp_path / "in", files))
+    entries = [File(one.path, one.cid) for one in release.manifest.files]
+    witness = Witness(here.store, here.keyring, notes)
+    await witness.look_into(entries, note=False)
+    assert not notes.exists()
+    await witness.look_into(entries)
+    again = Witness(here.store, here.keyring, notes)
+    assert [one.format for one in (await again.findings()).values()] == ["pickle"]
 
 
 async def test_small_files_that_came_stay_when_the_fetch_ends_early(

@@ -190,7 +190,7 @@ async def test_every_answer_is_ended_even_when_the_lane_breaks(tmp_path: Path) -
         await lane.in_thread(work)
         lane.close()
         await there.empty()
-        assert 1 < len(there.asked) < 40
+        assert 1 < len(there.asked) < 10  # few are prepared where the files are large
         assert there.ended == len(there.asked)
 
 

@@ -13,8 +13,8 @@ T = TypeVar("T")
 MOST: Final = 8
 """Results of one function that are remembered, those that were asked for last."""
 LARGEST: Final = 1 << 20
-"""Bytes up to which that is done: the statement of some thousand files. With what was read from
-them, all functions together may so hold some 60 MB, and hold one hundredth of that."""
+"""Bytes up to which that is done: the statement of some thousand files. So what is kept for one
+function are 8 MiB at most, and what was read from them."""
 
 
 def remembered(function: Callable[[bytes], T]) -> Callable[[bytes], T]:

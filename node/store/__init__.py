@@ -185,7 +185,7 @@ class Store:
 
     async def whole(self, cids: Collection[CID]) -> dict[CID, tuple[Path, int]]:
         """Return where those of ``cids`` lie that ``has_many`` says are here, and their sizes."""
-        rows = await self._shelf.rows.files(await self._shelf.good_many(cids))
+        rows = await self._shelf.good_rows(cids)
         return {cid: (self._shelf.layout.blob(cid), row.size) for cid, row in rows.items()}
 
     async def held(self, cid: CID) -> Held | None:

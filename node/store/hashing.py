@@ -1,7 +1,7 @@
 """Hashing of files: one pass, all cores, a few MiB at a time.
 
-The file is cut into pieces of whole leaves; worker threads each read a piece into a buffer of
-their own and hash its leaves, which releases the interpreter's lock.
+The file is cut into pieces of whole leaves; worker threads each take a piece, read its leaves into
+a buffer of their own and hash them, which releases the interpreter's lock.
 So memory is (number of workers) x PIECE whatever the size of the file, and mmap is not used: a
 file that shrinks meanwhile would kill the process with SIGBUS instead of giving a short read.
 """
@@ -25,7 +25,7 @@ Progress = Callable[[int], None]
 """Told, on trio's thread, how many bytes more are done."""
 
 PIECE: Final = 4 << 20
-"""Bytes a worker reads at once: a thread hop costs 0.1 ms, hashing this 1 to 2 ms."""
+"""Bytes a worker takes at once: a thread hop costs 0.1 ms, hashing this 1 to 2 ms."""
 NEAR: Final = 1 << 20
 """Bytes that are read and then hashed: so many are still in the cache near the core."""
 PIECE_LEAVES: Final = 4096  # tiny tensors make tiny leaves: bounds the time without a checkpoint

@@ -51,8 +51,8 @@ class Layout:
 
     def blob(self, cid: CID) -> Path:
         """Return where the whole file ``cid`` lies."""
-        text = str(cid)  # asked for some times a file: pathlib's joining takes three times as long
-        return Path(f"{self.root}/{BLOBS}/{text[-3:-1]}/{text}")
+        text = str(cid)
+        return self.root.joinpath(BLOBS, text[-3:-1], text)
 
     def outline(self, cid: CID) -> Path:
         """Return where the Outline of the file ``cid`` lies."""

@@ -96,6 +96,10 @@ class Shelf:
 
     async def good_many(self, cids: Collection[CID]) -> set[CID]:
         """Return those of ``cids`` that are here and believed good."""
+        return set(await self.good_rows(cids))
+
+    async def good_rows(self, cids: Collection[CID]) -> dict[CID, FileRow]:
+        """Return their rows, too; the facts in one may have been renewed since it was read."""
         rows = await self.rows.files(cids)
 
         def doubtful() -> list[CID]:
@@ -103,7 +107,7 @@ class Shelf:
 
         doubts = await durable.on_disk("look at its files", doubtful)
         gone = {cid for cid in doubts if await self.good(cid) is None}
-        return rows.keys() - gone
+        return {cid: row for cid, row in rows.items() if cid not in gone}
 
     async def outline(self, cid: CID) -> Outline | None:
         """Return the Outline of a file: from disk, or from the row of a file of one leaf."""

@@ -20,7 +20,6 @@ def refresh(folder: Path, files: Mapping[str, Path], temp: Path) -> None:
 
     ``temp``: a folder on the same file system.
     """
-    durable.make_folder(folder)
     parents = {""}
     for path in files:
         while path := os.path.dirname(path):
